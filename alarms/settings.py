@@ -12,7 +12,7 @@ from broker.connect import check_url
 from broker.settings import BROKER_URLS
 from database.settings import check_database_url, database_url_setting
 from runtime.http.cors import check_origins
-from runtime.http.settings import check_proxies, cors_origins_setting, trusted_proxies_setting
+from runtime.http.settings import check_http_url, check_proxies, cors_origins_setting, trusted_proxies_setting
 from runtime.settings import Port, Positive, ProcessSettings, Seconds, ops_port_setting, setting
 
 
@@ -56,6 +56,9 @@ class AlarmsSettings(ProcessSettings):
         """Check values whose format the types do not express."""
         check_database_url(self.auth_database_url)
         check_url(self.broker_url)
+        check_http_url("AUTH_URL", self.auth_url)
+        if self.reader_url:
+            check_http_url("READER_URL", self.reader_url)
         check_origins(self.cors_origins)
         check_proxies(self.trusted_proxies)
         if self.smtp_url:

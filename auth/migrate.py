@@ -36,7 +36,11 @@ async def migrate(url: str) -> Migration:
     Raises SchemaError if another migration does not finish within 60 s, or the database does not answer.
     """
     if url.startswith("sqlite"):
-        await asyncio.to_thread(_use_wal, make_url(url).database or "")
+        path = make_url(url).database or ""
+        try:
+            await asyncio.to_thread(_use_wal, path)
+        except sqlite3.Error as error:
+            raise SchemaError(f"The users' file {path} cannot be used: {error}") from error
     async with open_engine(url, connections=1, wait_timeout_s=_LOCK_TIMEOUT_S) as engine:
         writer = engine.execution_options(**BEGIN_TO_WRITE)
         try:

@@ -12,6 +12,8 @@ def check_url(url: str) -> None:
     """Raise ValueError for a URL of another form. The message never contains the URL, which holds a password."""
     if not url.startswith(("amqp://", "amqps://", "embedded://")):
         raise ValueError("BROKER_URL must start with amqp://, amqps:// or embedded://")
+    if url == "embedded://":
+        raise ValueError("BROKER_URL must name a file: embedded://PATH")
     if not url.startswith("embedded://"):
         parse_hosts(url)
 

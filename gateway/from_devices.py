@@ -117,8 +117,12 @@ class FromDevices:
         self._sio.on(EVENT, self._event)
 
     def attach(self, app: web.Application) -> None:
-        """Serve Socket.IO on `app` under `/socket.io`, and close every socket when the app shuts down."""
+        """Serve Socket.IO on `app` under `/socket.io`, and close every socket when the app shuts down.
+
+        The library attaches itself to `/socket.io/`; clients may leave out the last slash (`addTrailingSlash: false`).
+        """
         self._sio.attach(app, socketio_path="socket.io")
+        app.router.add_route("*", "/socket.io", self._sio.eio.handle_request)
         app.cleanup_ctx.append(self._background)
         app.on_shutdown.append(self._shut_down)
 

@@ -29,7 +29,7 @@ from readings.http_schema import ReadingSent
 from readings.reading import MAX_READINGS, Rejection
 from runtime.http.bodies import json_response, read_bytes
 from runtime.http.operation import JSON, Operation
-from runtime.http.problems import Handler, Problem
+from runtime.http.problems import Handler, Problem, bad_body
 
 # HTTP statuses of the protocol's codes; an error in a single reading is reported in a 202.
 _STATUS = {
@@ -42,7 +42,6 @@ _STATUS = {
     "busy": 503,
     "unavailable": 503,
     "too_large": 413,
-    "batch_size": 422,
 }
 _SPACE = b" \t\r\n"
 # Validates JSON without decoding it; it does not check UTF-8.
@@ -177,7 +176,8 @@ def _array_of_lines(body: bytes) -> bytes:
     """Return NDJSON as one JSON array. A line that is not JSON becomes null, which is rejected under its index."""
     lines = [line for line in (line.strip(_SPACE) for line in body.split(b"\n")) if line]
     if len(lines) > MAX_READINGS:  # a million of them would take a second
-        raise problem(422, f"1 to {MAX_READINGS} readings are accepted, {len(lines)} were sent", {"code": "batch_size"})
+        detail = f"1 to {MAX_READINGS} readings are accepted, {len(lines)} were sent"
+        raise bad_body(detail, status=422, code="batch_size")
     return b"[" + b",".join(line if _is_json(line) else b"null" for line in lines) + b"]"
 
 
@@ -195,16 +195,16 @@ def _require_json(body: bytes) -> None:
     try:
         _raw.decode(body)
     except msgspec.DecodeError as error:
-        raise Problem(400, f"The body is not JSON: {error}") from error
+        raise bad_body(f"The body is not JSON: {error}") from error
     except RecursionError as error:
-        raise Problem(400, "The body is nested too deeply.") from error
+        raise bad_body("The body is nested too deeply.") from error
 
 
 def _require_utf8(body: bytes) -> None:
     try:
         body.decode()
     except UnicodeDecodeError as error:
-        raise Problem(400, f"The body is not UTF-8: {error}") from error
+        raise bad_body(f"The body is not UTF-8: {error}") from error
 
 
 def _response(ack: Ack, event: Event, encoder: ReadingEncoder) -> web.Response:
@@ -217,16 +217,18 @@ def _response(ack: Ack, event: Event, encoder: ReadingEncoder) -> web.Response:
         raise problem(_STATUS[code], detail, {name: ack[name] for name in ack if name != "status"})
     if isinstance(encoder, DecodingEncoder) and encoder.refused is not None:
         raise _refusal(encoder.refused)
+    if code == "batch_size":
+        raise bad_body(ack["detail"], status=422, code=code)
     if code in _STATUS and code != "forbidden":  # which here concerns a single reading
         raise problem(_STATUS[code], ack["detail"], {"code": code})
     (body,) = event.arguments
     _require_json(body)
     if not body.lstrip(_SPACE).startswith(b"{"):
-        raise problem(422, "The body must be a reading, or an array of readings.", {"code": code})
+        raise bad_body("The body must be a reading, or an array of readings.", status=422, code=code)
     return json_response(ReadingsTaken(0, [Rejection(0, code, ack["detail"])]), 202)
 
 
 def _refusal(refused: BodyRefused) -> Problem:
     if refused.reason == "malformed":
-        return Problem(400, refused.detail)
-    return problem(422, refused.detail, {"code": refused.reason})
+        return bad_body(refused.detail)
+    return bad_body(refused.detail, status=422, code=refused.reason)

@@ -6,7 +6,7 @@ from access.settings import revocations_every_setting, token_issuer_setting
 from broker.connect import check_url
 from broker.settings import BROKER_URLS
 from runtime.http.cors import check_origins
-from runtime.http.settings import check_proxies, cors_origins_setting, trusted_proxies_setting
+from runtime.http.settings import check_http_url, check_proxies, cors_origins_setting, trusted_proxies_setting
 from runtime.settings import NotNegative, Port, Positive, ProcessSettings, Seconds, ops_port_setting, setting
 
 
@@ -73,5 +73,6 @@ class GatewaySettings(ProcessSettings):
     def __post_init__(self) -> None:
         """Check the URLs, origins and networks."""
         check_url(self.broker_url)
+        check_http_url("AUTH_URL", self.auth_url)
         check_origins(self.cors_origins)
         check_proxies(self.trusted_proxies)

@@ -1,17 +1,16 @@
 """One run of a onebox: its mongod and, while that starts, the services."""
 
-from auth.tokens.keys import KeysError
 from onebox.data_folder import SecretsError, load_or_create_secrets
 from onebox.mongod import MongodError, launched_mongod
 from onebox.run import Plan, Summary
 from onebox.services import ServiceSettings
 from onebox.settings import OneboxSettings
-from runtime.process import Shutdown
+from runtime.process import CannotGoOnError, Shutdown
 from runtime.start import BLOCKING_CLIENT, quick_imports
 from simulator.errors import ReplayError, SimulatorError
 
 # Errors that the user can fix: reported in one line, without a traceback.
-EXPECTED = (MongodError, SecretsError, SimulatorError, KeysError, OSError)
+EXPECTED = (MongodError, SecretsError, SimulatorError, CannotGoOnError, OSError)
 
 
 class Onebox:

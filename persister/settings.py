@@ -9,6 +9,7 @@ from broker.connect import check_url
 from broker.settings import BROKER_URLS
 from persister.maintenance.retention import Retention
 from readings.settings import check_readings_settings, readings_database_setting
+from runtime.http.settings import check_http_url
 from runtime.settings import NotNegative, Port, Positive, ProcessSettings, Seconds, ops_port_setting, setting
 
 Cores = Annotated[float, msgspec.Meta(gt=0, le=64)]
@@ -75,6 +76,8 @@ class PersisterSettings(ReadingsSettings):
     def __post_init__(self) -> None:
         self.retention()
         check_url(self.broker_url)
+        if self.alarms_url:
+            check_http_url("ALARMS_URL", self.alarms_url)
         ReadingsSettings.__post_init__(self)
 
     def retention(self) -> Retention:

@@ -7,7 +7,7 @@ from broker.connect import check_url
 from broker.settings import BROKER_URLS
 from readings.settings import check_readings_settings, readings_database_setting
 from runtime.http.cors import check_origins
-from runtime.http.settings import cors_origins_setting
+from runtime.http.settings import check_http_url, cors_origins_setting
 from runtime.settings import Port, Positive, ProcessSettings, Seconds, ops_port_setting, setting
 
 
@@ -46,5 +46,6 @@ class ReaderSettings(ProcessSettings):
     def __post_init__(self) -> None:
         """Check the URLs and origins."""
         check_url(self.broker_url)
+        check_http_url("AUTH_URL", self.auth_url)
         check_origins(self.cors_origins)
         check_readings_settings(self.readings_url, self.readings_database)

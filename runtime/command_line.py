@@ -8,7 +8,7 @@ import math
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
@@ -27,6 +27,9 @@ signals:
   a second one              exit at once, with 1"""
 
 MAX_PORT = 65_535
+
+# What is less alike is another word: --json and --version have 0.67.
+_CLOSE = 0.75
 
 _NAMES_WIDTH = 36
 _INDENT = " " * 6
@@ -63,7 +66,8 @@ class CommandParser(argparse.ArgumentParser):
         """Return the parsed arguments; an unknown one ends the process with 2 and a hint."""
         given, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._hint(unknown)}")
+            chosen = self._chosen(sys.argv[1:] if args is None else args)
+            chosen.error(f"unrecognized arguments: {' '.join(unknown)}{self._hint(unknown, chosen)}")
         return given
 
     def error(self, message: str) -> NoReturn:
@@ -76,25 +80,29 @@ class CommandParser(argparse.ArgumentParser):
         encoding = getattr(file, "encoding", None) or "utf-8"
         super()._print_message(message.encode(encoding, "replace").decode(encoding), file)
 
-    def _hint(self, unknown: Sequence[str]) -> str:
-        names = list(_options(self))
+    def _chosen(self, arguments: Sequence[str]) -> "CommandParser":
+        """Return the parser of the command that the arguments name, or this one."""
+        chosen = self
+        for argument in arguments:
+            chosen = _commands(chosen).get(argument, chosen)
+        return chosen
+
+    def _hint(self, unknown: Sequence[str], chosen: "CommandParser") -> str:
+        names = [*_commands(chosen), *(name for action in chosen._actions for name in action.option_strings)]
         for argument in unknown:
             name = argument.partition("=")[0]
             variable = name.lstrip("-").upper().replace("-", "_")
             if variable in self._variables:
                 return f"\nSettings come from the environment: {variable}=… in place of {name}."
-            if close := get_close_matches(name, names, n=1):
+            if close := get_close_matches(name, names, n=1, cutoff=_CLOSE):
                 return f"\nDo you mean {close[0]}?"
         return ""
 
 
-def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
-    for action in parser._actions:
-        yield from action.option_strings
-        if isinstance(action, argparse._SubParsersAction):
-            for name, inner in action.choices.items():
-                yield name
-                yield from _options(inner)
+def _commands(parser: CommandParser) -> dict[str, CommandParser]:
+    """Return the commands of a parser, each with its own."""
+    found = [action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return dict(found[0]) if found else {}
 
 
 def settings_text(settings: type[Any]) -> str:

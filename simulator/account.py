@@ -144,27 +144,28 @@ class Account(Owner):
 
     async def open(self) -> None:
         """Sign up unless the account exists, then log in; SimulatorError says what to do if that fails."""
-        closed = self._name is not None and not await self._sign_up(self._name)
+        refused = "" if self._name is None else await self._sign_up(self._name)
         try:
             await self._log_in()
         except ApiError as error:
             if error.status != 401:
                 raise
             advice = "check --password" if self._name is not None else "check --email and --password"
-            if closed:
-                advice = "the server does not accept sign-ups: ask its operator for an account"
-            raise SimulatorError(f"{self._email} cannot log in; {advice}") from error
+            raise SimulatorError(f"{self._email} cannot log in; {refused or advice}") from error
 
-    async def _sign_up(self, name: str) -> bool:
-        """Sign up unless the account exists; return False if the server does not accept sign-ups."""
+    async def _sign_up(self, name: str) -> str:
+        """Sign up unless the account exists; return why it can be neither, or an empty text."""
         body = {"name": name, "email": self._email, "password": self._password}
         try:
             await self._api.call("POST", "/user/signup", msgspec.Raw, body=body)
         except ApiError as error:
-            if error.status not in (403, 409):
+            if error.status == 403:
+                return "the server does not accept sign-ups: ask its operator for an account"
+            if error.status == 422:  # the account may exist all the same
+                return f"check --password; a new account is refused: {error}"
+            if error.status != 409:
                 raise
-            return error.status != 403
-        return True
+        return ""
 
     async def _log_in(self) -> None:
         body = {"email": self._email, "password": self._password}

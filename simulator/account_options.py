@@ -4,6 +4,8 @@ import argparse
 import os
 import re
 
+from runtime.http.settings import is_http_url
+
 PASSWORD_VARIABLE = "TIDEGATE_PASSWORD"  # noqa: S105 - the name of a variable
 TOKEN_VARIABLE = "TIDEGATE_TOKEN"  # noqa: S105 - the name of a variable
 
@@ -43,6 +45,6 @@ def token_of(parser: argparse.ArgumentParser, options: argparse.Namespace) -> st
 
 
 def _url(text: str) -> str:
-    if not text.startswith(("http://", "https://")):
-        raise argparse.ArgumentTypeError(f"{text!r} must start with http:// or https://")
+    if not is_http_url(text):
+        raise argparse.ArgumentTypeError(f"{text!r} must have the form http://HOST:PORT or https://HOST:PORT")
     return text.rstrip("/")

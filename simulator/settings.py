@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from runtime.http.settings import check_http_url
 from runtime.settings import Port, Positive, ProcessSettings, ops_port_setting, setting
 
 
@@ -17,5 +18,4 @@ class SimulatorSettings(ProcessSettings):
     max_devices_per_user: Positive = setting(100, about="of one user; beyond it, 429")
 
     def __post_init__(self) -> None:
-        if not self.target_url.startswith(("http://", "https://")):
-            raise ValueError(f"TARGET_URL={self.target_url!r}: it must start with http:// or https://")
+        check_http_url("TARGET_URL", self.target_url)

@@ -58,7 +58,9 @@ async def reader_operations() -> list[Operation]:
         return b'{"items":[]}'
 
     with tempfile.TemporaryDirectory() as folder:
-        settings = ReaderSettings(broker_url="embedded://", readings_url="mongodb://unused", auth_url="http://unused")
+        settings = ReaderSettings(
+            broker_url="embedded://unused", readings_url="mongodb://unused", auth_url="http://unused"
+        )
         async with (
             EmbeddedBroker.open_at(Path(folder, "queue")) as broker,
             reader_service(
@@ -80,7 +82,7 @@ async def alarms_operations() -> list[Operation]:
         await migrate(url)
         settings = AlarmsSettings(
             auth_database_url=url,
-            broker_url="embedded://",
+            broker_url="embedded://unused",
             auth_url="http://unused",
             alarm_secret="only to describe the operations",
         )

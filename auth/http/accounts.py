@@ -13,7 +13,7 @@ from auth.login_throttle import LoginThrottle
 from auth.passwords import password_error
 from runtime.http.bodies import json_response, read_json
 from runtime.http.operation import Operation
-from runtime.http.problems import FieldError, Problem
+from runtime.http.problems import FieldError, Problem, bad_body
 
 
 class AccountRoutes:
@@ -109,7 +109,7 @@ class AccountRoutes:
         claims = await self._authorizer.user(request)
         body = await read_json(request, ProfileChange)
         if body.name is UNSET and body.password is UNSET:
-            raise Problem(422, "Give a name, or a password and the current one.")
+            raise bad_body("Give a name, or a password and the current one.", status=422)
         if body.end_keys and body.password is UNSET:
             alone = FieldError("endKeys", "invalid", "This takes a new password.")
             raise Problem(422, alone.message, errors=(alone,))

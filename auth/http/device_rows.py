@@ -15,7 +15,7 @@ from readings.csv_row import read_location
 from runtime.http.bodies import parse_json
 from runtime.http.fields import convert_body
 from runtime.http.operation import JSON
-from runtime.http.problems import FieldError, Problem
+from runtime.http.problems import FieldError, Problem, bad_body
 
 CSV = "text/csv"
 MAX_ROWS = 10_000
@@ -35,8 +35,7 @@ def read_rows(raw: bytes, media_type: str) -> list[DeviceRow | Refusal]:
 def _json_rows(raw: bytes) -> list[DeviceRow | Refusal]:
     given = parse_json(raw)
     if not isinstance(given, list):
-        wrong = FieldError("", "invalid", "The body must be a JSON array.")
-        raise Problem(422, wrong.message, errors=(wrong,))
+        raise bad_body("The body must be a JSON array.", status=422)
     if len(given) > MAX_ROWS:
         raise _too_many_rows()
     return [_row(item) for item in given]
@@ -57,9 +56,9 @@ def _csv_rows(raw: bytes) -> list[DeviceRow | Refusal]:
                 continue
             rows.append(_csv_row(dict(zip(columns, cells, strict=True))))
     except UnicodeDecodeError as error:
-        raise Problem(400, "The body is not UTF-8.") from error
+        raise bad_body("The body is not UTF-8.") from error
     except csv.Error as error:
-        raise Problem(400, f"The body is not CSV: {error}.") from error
+        raise bad_body(f"The body is not CSV: {error}.") from error
     return rows
 
 

@@ -24,7 +24,7 @@ from auth.tokens.issuer import MANAGE_DEVICES, IssuingKey, TokenIssuer
 from runtime.http.bodies import json_response, read_json
 from runtime.http.fields import read_query
 from runtime.http.operation import Operation
-from runtime.http.problems import Problem
+from runtime.http.problems import Problem, bad_body
 
 # `/devices/batch` and `/devices/claim` are paths of their own, with their own methods.
 DEVICE = "/devices/{id:(?!(?:batch|claim)$)[^/]+}"
@@ -169,7 +169,7 @@ class DeviceRoutes:
         claims = await self._authorizer.device_manager(request)
         body = await read_json(request, DeviceChange)
         if body.name is UNSET and body.sensor_type is UNSET and body.location is UNSET:
-            raise Problem(422, "Give a name, a sensorType or a location.")
+            raise bad_body("Give a name, a sensorType or a location.", status=422)
         try:
             device = await self._devices.change(
                 claims.owner,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
 from broker.interface import BrokerUnavailable
+from runtime.process import CannotGoOnError
 
 Result = TypeVar("Result")
 Operation = Callable[[sqlite3.Connection], Any]
@@ -48,13 +49,20 @@ class Job:
         self.abandoned = False
 
 
+class QueueFileError(BrokerUnavailable, CannotGoOnError):
+    """The file cannot be opened, or is none of SQLite's."""
+
+
 class QueueFile:
     """The file, open. Only one thread at a time may use it."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._connection = self._connect()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = self._connect()
+        except (OSError, sqlite3.Error) as error:
+            raise QueueFileError(f"The queue's file {path} cannot be used: {error}") from error
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=5)

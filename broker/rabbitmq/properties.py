@@ -27,7 +27,7 @@ _ID_BYTES = 32
 _ANY_ID = "0" * _ID_BYTES
 _ANY_ID_BYTES = bytes((_ID_BYTES,)) + _ANY_ID.encode()
 # The second byte of the flags where there is an id, and nothing of what would follow it.
-_ENDS_WITH_ID = 0x80
+_ENDS_WITH_ID = b"\x80"
 # What a content header has in front of its properties: the class, the weight, the size of the body.
 _BEFORE_PROPERTIES = b"\0\x3c" + bytes(10)
 
@@ -66,9 +66,12 @@ def delivery_of(incoming: DeliveredMessage) -> Delivery:
 @lru_cache(maxsize=64)
 def _in_front_of_id(start: bytes) -> tuple[Headers, int] | None:
     """Return the headers and the delivery count of properties that start so and end with an id; None for others."""
-    if start[1] != _ENDS_WITH_ID:
+    if start[1:2] != _ENDS_WITH_ID:
         return None
-    decoded = _decode(start + _ANY_ID_BYTES)
+    try:
+        decoded = _decode(start + _ANY_ID_BYTES)
+    except Exception:  # noqa: BLE001 - the id is shorter, and `start` ends within a header or another text
+        return None
     return _headers_of(decoded) if decoded.message_id == _ANY_ID else None  # else the id is longer or shorter
 
 

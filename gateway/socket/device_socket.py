@@ -30,6 +30,7 @@ CONNECT_TIMEOUT = "connect_timeout"
 
 _CONNECT = re.compile(r"40(/[^,{]*)?.*", re.DOTALL)
 _OTHER_NAMESPACE = re.compile(r"4[25](?:\d+-)?/[^,]+,")
+_NO_CREDENTIALS = b'44{"message":"the payload of CONNECT is not JSON","data":{"code":"unauthorized"}}'
 _PING_FRAME = text_frame(b"2")
 _PONG = b"3"
 
@@ -193,6 +194,9 @@ class DeviceSocket(WebSocket):
             self._connect_received = True
             try:
                 await self._delegate(text)
+            except ValueError:  # what stands behind the type is no JSON, and so no token
+                self.write(text_frame(_NO_CREDENTIALS))
+                raise
             finally:
                 if self.session is None:
                     self.close_for("refused", POLICY_VIOLATION)

@@ -17,7 +17,7 @@ from readings.reading import ID_PATTERN, MAX_READINGS
 from runtime.http.bodies import read_json
 from runtime.http.fields import Body
 from runtime.http.operation import Operation
-from runtime.http.problems import Problem
+from runtime.http.problems import Problem, bad_body
 
 # 1,000 readings of as many series, with the longest names, have 140 kB; proxy/nginx.conf has the same bound.
 MAX_BODY_BYTES = 256 * 1024
@@ -83,7 +83,8 @@ class StoredRoutes:
         device = _device(request, claims)
         question = await read_json(request, StoredQuestion, max_bytes=MAX_BODY_BYTES)
         if sum(len(item.readings) for item in question.items) > MAX_READINGS:
-            raise Problem(422, f"At most {MAX_READINGS:,} readings can be asked for at once.", code="batch_size")
+            detail = f"At most {MAX_READINGS:,} readings can be asked for at once."
+            raise bad_body(detail, status=422, code="batch_size")
         wanted: dict[str, set[tuple[int, int]]] = {}
         for item in question.items:
             wanted.setdefault(item.sensor_type, set()).update((ts_ms, seq) for ts_ms, seq in item.readings)

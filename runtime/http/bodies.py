@@ -12,7 +12,7 @@ from aiohttp import web
 
 from runtime.http.fields import convert_body
 from runtime.http.json_text import NotJsonError, parse
-from runtime.http.problems import Problem
+from runtime.http.problems import Problem, bad_body
 
 Body = TypeVar("Body")
 
@@ -39,7 +39,7 @@ def parse_json(raw: bytes) -> Any:
     try:
         return parse(raw)
     except NotJsonError as error:
-        raise Problem(400, str(error)) from error
+        raise bad_body(str(error)) from error
 
 
 def require_utf8(request: web.Request) -> None:
@@ -68,7 +68,7 @@ async def read_bytes(request: web.Request, max_bytes: int, *, timeout_s: float |
     except TimeoutError as error:
         raise Problem(408, f"The body did not arrive within {timeout_s:g} s.") from error
     except web.RequestPayloadError as error:
-        raise Problem(400, "The body does not have the length or encoding that its headers announce.") from error
+        raise bad_body("The body does not have the length or encoding that its headers announce.") from error
     return raw if encoding == "identity" else _decompress(raw, encoding, max_bytes)
 
 
@@ -88,11 +88,11 @@ def _decompress(compressed: bytes, encoding: str, max_bytes: int) -> bytes:
     try:
         raw = decompressor.decompress(compressed, max_bytes + 1)
     except zlib.error as error:
-        raise Problem(400, f"The body is not valid {encoding}.") from error
+        raise bad_body(f"The body is not valid {encoding}.") from error
     if len(raw) > max_bytes:
         raise _too_large(max_bytes)
     if not decompressor.eof or decompressor.unused_data:  # truncated before its checksum, or followed by other data
-        raise Problem(400, f"The body is not valid {encoding} from its first byte to its last.")
+        raise bad_body(f"The body is not valid {encoding} from its first byte to its last.")
     return raw
 
 

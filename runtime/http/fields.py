@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 from msgspec import inspect
 
-from runtime.http.problems import FieldError, Problem
+from runtime.http.problems import FieldError, Problem, bad_body
 from runtime.http.wording import all_parts, in_words, rule
 
 Value = TypeVar("Value")
@@ -51,8 +51,7 @@ def convert_body(given: Any, body_type: type[Value]) -> Value:
 
 def _convert_object(given: Any, body_type: type[Fields]) -> Fields:
     if not isinstance(given, dict):
-        wrong = FieldError("", "invalid", "The body must be a JSON object.")
-        raise Problem(422, wrong.message, errors=(wrong,))
+        raise bad_body("The body must be a JSON object.", status=422)
     known = {field.encode_name for field in _fields_of(body_type)}
     errors = [
         FieldError(name[:_SHOWN_CHARS], "unknown", "There is no such field.") for name in given if name not in known

@@ -10,6 +10,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from runtime.http.malformed import Connection, Runner
+from runtime.process import CannotGoOnError
 
 # aiohttp keeps an idle connection for 3,630 s by default; proxies in front use 60 to 75 s.
 KEEPALIVE_S = 75.0
@@ -21,6 +22,10 @@ FINISH_S = 5.0
 BACKLOG = 4096
 
 
+class CannotListenError(CannotGoOnError, OSError):
+    """The address is not this machine's, or the port is in use."""
+
+
 @asynccontextmanager
 async def listen(
     app: web.Application,
@@ -30,7 +35,7 @@ async def listen(
     first_request_s: float = FIRST_REQUEST_S,
     listening: asyncio.Event | None = None,
 ) -> AsyncIterator[int]:
-    """Serve `app` on host and port (0: any free one), yield the port; raise OSError if it is in use.
+    """Serve `app` on host and port (0: any free one), yield the port; raise CannotListenError.
 
     `listening` is set once clients can connect: `ops_server` waits for it.
     """
@@ -59,7 +64,7 @@ async def listen(
             server = await loop.create_server(connected, host, port, backlog=BACKLOG)
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
-            raise OSError(f"cannot listen on {host}:{port}: {why}; choose another port") from error
+            raise CannotListenError(f"cannot listen on {host}:{port}: {why}; choose another port") from error
         if listening is not None:
             listening.set()
         try:

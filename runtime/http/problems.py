@@ -67,6 +67,11 @@ class Problem(Exception):
         )
 
 
+def bad_body(detail: str, *, status: int = 400, code: str = "") -> Problem:
+    """Return the problem of a body that is wrong as a whole: its one error names no field."""
+    return Problem(status, detail, code=code, errors=(FieldError("", code or "invalid", detail),))
+
+
 @web.middleware
 async def problem_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn every error, including the server's own, into a problem; unexpected ones are logged, not shown."""

@@ -83,7 +83,9 @@ BODIES = {
 @pytest.mark.parametrize(("raw", "headers", "status"), BODIES.values(), ids=BODIES)
 async def test_a_bad_body(sqlite_client: Client, raw: bytes, headers: dict[str, str], status: int) -> None:
     for path in ("/user/signup", "/user/login", "/user/refresh"):
-        assert_problem(await sqlite_client.post(path, data=raw, headers=headers), status)
+        answer = await sqlite_client.post(path, data=raw, headers=headers)
+        assert_problem(answer, status)
+        assert (status in (400, 422)) == ("errors" in answer.json)
 
 
 async def test_a_large_body_that_does_not_tell_its_length(sqlite_client: Client) -> None:

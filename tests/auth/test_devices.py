@@ -91,7 +91,11 @@ async def test_a_wrong_change_names_the_field(client: Client, fields: dict[str, 
 async def test_a_change_of_nothing_is_refused(client: Client) -> None:
     token = await client.new_user()
     device = await client.new_device(token)
-    assert (await change(client, token, device["id"])).status == 422
+    for answer in (
+        await change(client, token, device["id"]),
+        await client.call("PATCH", "/user/me", json={}, token=token),
+    ):
+        assert (answer.status, answer.fields) == (422, {"": "invalid"})
 
 
 async def test_nobody_touches_another_owners_device(client: Client) -> None:

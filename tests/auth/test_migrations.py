@@ -176,3 +176,10 @@ def _narrow(connection: Connection) -> None:
     with Operations(MigrationContext.configure(connection)).batch_alter_table("revocations") as alter:
         exact = mysql.VARCHAR(36, charset="ascii", collation="ascii_bin")
         alter.alter_column("id", type_=String(36).with_variant(exact, "mysql"), existing_nullable=False)
+
+
+@pytest.mark.parametrize("file", ["no/such/folder/users.db", "notes.txt"])
+async def test_a_file_that_cannot_be_used_is_named(file: str, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no database")
+    with pytest.raises(SchemaError, match=f"{file} cannot be used"):
+        await migrate(f"sqlite+aiosqlite:///{tmp_path}/{file}")

@@ -93,7 +93,7 @@ async def test_each_call_reaches_the_service_that_the_page_names(behind: Replace
             found = await behind.service_of(method or "GET", path.replace("…", "x"))
             assert found.rpartition("-")[0] == name, call
             calls_made += 1
-    assert calls_made == 21
+    assert calls_made == 22
     for internal in ("/revocations", "/alarms/watched"):
         assert await behind.service_of("GET", internal) == "404"
 

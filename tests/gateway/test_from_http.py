@@ -234,7 +234,11 @@ async def test_a_body_that_is_not_taken_is_refused_and_the_next_one_is_taken(
     code: str | None,
 ) -> None:
     fake_broker.outgoing.auto_confirm = True
-    assert_problem(await post(stalled, body, headers), status, code)
+    answer = await post(stalled, body, headers)
+    assert_problem(answer, status, code)
+    if status in (400, 422):  # the body is at fault
+        expected = [{"field": "", "code": code or "invalid", "message": answer.json["detail"]}]
+        assert answer.json["errors"] == expected
     assert fake_broker.outgoing.messages == []
     assert_taken(await post(stalled, ONE), 1)
 

@@ -115,6 +115,7 @@ async def front(tmp_path: Path) -> AsyncIterator[ProxyFixture]:
         ("GET", "/.well-known/jwks.json", "auth"),
         ("POST", "/readings", "gateway"),
         ("GET", "/socket.io/?EIO=4&transport=polling", "gateway"),
+        ("GET", "/socket.io?EIO=4&transport=polling", "gateway"),
         ("GET", "/alarms?state=firing", "alarms"),
         ("POST", "/alarms/rules", "alarms"),
         ("GET", "/readings?device=a&sensorType=b", "reader"),

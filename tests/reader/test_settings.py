@@ -50,7 +50,7 @@ def test_both_forms_of_mongodbs_addresses_are_taken(url: str) -> None:
 
 
 BAD = {
-    "BROKER_URL": ["hunter2", "http://hunter2", "redis://hunter2"],
+    "BROKER_URL": ["hunter2", "http://hunter2", "redis://hunter2", "embedded://"],
     "READINGS_URL": [
         *("hunter2", "mysql://hunter2", "http://hunter2", "//hunter2"),
         *("mongodb://u:hunter2@a,b/?readPreference=secondary", "mongodb://u:hunter2@a?w=1&READpreference=nearest"),

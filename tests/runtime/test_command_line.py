@@ -98,6 +98,7 @@ UNKNOWN = {
     "a setting of the simulator": ("simulator serve --port 1", "--port 1\n", "environment: PORT=… in"),
     "a command that is none": ("gateway serve", "unrecognized arguments: serve\n", "python -m gateway --help"),
     "a misspelt option": ("onebox --devises 3", "--devises 3\n", "Do you mean --devices?"),
+    "an option of another command": ("auth migrate --json", "--json\n", "See python -m auth migrate --help"),
     "a misspelt option of a command": ("auth keys rotate --nwo", "--nwo\n", "Do you mean --now?"),
     "a misspelt option of a fleet": ("simulator --url http://a --email b --bacth 3", "--bacth 3\n", "mean --batch?"),
     "a wrong command": ("persister erasse x", "invalid choice: 'erasse'", "'erase'"),

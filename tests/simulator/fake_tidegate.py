@@ -124,6 +124,8 @@ class FakeTidegate:
 
     async def _sign_up(self, request: web.Request) -> web.Response:
         body = await request.json()
+        if len(body["password"]) < 8:
+            return _problem(422, "The password cannot be used.")
         if body["email"] in self.users:
             return _problem(409, "This e-mail address has an account.")
         self.users[body["email"]] = body["password"]

@@ -1,5 +1,6 @@
 import asyncio
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,16 @@ async def test_a_wrong_password_is_reported_with_a_hint(tidegate: FakeTidegate) 
     tidegate.users["a@b.example"] = "another password"
     with pytest.raises(SimulatorError, match=r"a@b\.example cannot log in; check --password"):
         await run_fleet(fleet_plan(tidegate), stats=RunStats(), stop=asyncio.Event())
+
+
+async def test_a_password_that_no_new_account_may_have_is_tried_and_reported(tidegate: FakeTidegate) -> None:
+    tidegate.users["a@b.example"] = "another password"
+    plan = replace(fleet_plan(tidegate), password="short")
+    with pytest.raises(SimulatorError, match=r"cannot log in; check --password; .*The password cannot be used"):
+        await run_fleet(plan, stats=RunStats(), stop=asyncio.Event())
+    tidegate.users["a@b.example"] = "short"
+    await run_fleet(replace(plan, seconds=0.1), stats=RunStats(), stop=asyncio.Event())
+    assert tidegate.logins == 1
 
 
 async def test_readings_that_stay_unanswered_fail_their_device(tidegate: FakeTidegate, tmp_path: Path) -> None:

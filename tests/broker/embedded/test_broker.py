@@ -17,6 +17,7 @@ from broker.topology import (
     READINGS_EXCHANGE,
     Queue,
 )
+from runtime.process import CannotGoOnError
 
 SMALL_DEAD = Queue(DEAD_LETTERS.name, DEAD_EXCHANGE, DEAD_LETTERS.binding, max_bytes=1_000)
 READINGS_OVER_SMALL = Queue(READINGS.name, READINGS_EXCHANGE, READINGS.binding, dead_letter_queue=SMALL_DEAD)
@@ -201,3 +202,12 @@ async def test_what_a_slow_fetch_had_taken_is_delivered_again_though_its_end_was
         commits[0].resume()
         async with broker.consumer(READINGS, prefetch=1) as third:
             assert (await third.get()).message.body == b"one"
+
+
+@pytest.mark.parametrize("file", ["", "notes.txt", "notes.txt/queue.db"])
+async def test_a_file_that_cannot_be_used_is_named_in_one_line(file: str, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no database")
+    with pytest.raises(BrokerUnavailable, match=f"{tmp_path / file} cannot be used") as refused:
+        async with EmbeddedBroker.open_at(tmp_path / file):
+            pass
+    assert isinstance(refused.value, CannotGoOnError)  # which a process reports without a traceback

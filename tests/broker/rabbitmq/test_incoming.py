@@ -12,7 +12,7 @@ from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 
 from broker.headers import RECEIPTS_HEADER, SCHEMA_HEADER
-from broker.message import Message
+from broker.message import Headers, Message
 from broker.rabbitmq.address import parse_hosts
 from broker.rabbitmq.connector import Candidate, _Transport
 from broker.rabbitmq.incoming import HEARTBEAT_FRAME, FrameSplitter
@@ -190,6 +190,14 @@ def test_properties_are_decoded_as_the_driver_decodes_them(properties: commands.
         assert delivery_count == headers.pop("x-delivery-count", 0)
         assert message.headers == headers
         assert message.body == b"body"
+
+
+@pytest.mark.parametrize("length", range(1, 32))
+def test_a_short_id_behind_a_text_with_spaces_is_not_taken_for_one_of_ours(length: int) -> None:
+    # A space is also the byte that stands in front of an id of 32.
+    headers: Headers = {"x-note": " " * 32, SCHEMA_HEADER: 1}
+    properties = commands.Basic.Properties(headers={**headers}, message_id="a" * length)
+    assert decode_message(properties.marshal(), b"") == (Message(b"", headers, "a" * length), 0)
 
 
 DEEP = 3000

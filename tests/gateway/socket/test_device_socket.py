@@ -217,10 +217,11 @@ async def test_there_is_no_other_namespace(stalled: RunningGateway, namespace: s
         assert await closed(socket) == (1008, [f'44{name},{{"message":"Invalid namespace"}}'])
 
 
-async def test_a_connect_that_is_no_json_closes(stalled: RunningGateway) -> None:
+async def test_a_connect_that_is_no_json_is_refused_for_good(stalled: RunningGateway) -> None:
     async with stalled.unconnected() as socket:
         await socket.send_str('40{"token":')
-        assert await closed(socket) == (1008, [])
+        code, (text,) = await closed(socket)
+        assert (code, text[:3], json.loads(text[2:])["data"]) == (1008, "44{", {"code": "unauthorized"})
 
 
 # What a socket may send

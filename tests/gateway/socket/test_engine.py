@@ -107,6 +107,14 @@ async def test_the_close_packet_closes(running: RunningGateway) -> None:
 # Socket.IO
 
 
+async def test_the_last_slash_of_the_path_may_be_left_out(running: RunningGateway) -> None:
+    socket = await running.http.ws_connect(f"{running.url}/socket.io?EIO=4&transport=websocket")
+    assert (await socket.receive_str(timeout=5)).startswith("0{")
+    await socket.send_str(connect_packet())
+    assert (await socket.receive_str(timeout=5)).startswith("40{")
+    await socket.close()
+
+
 async def test_a_connect_is_answered_with_an_id(running: RunningGateway) -> None:
     socket, _ = await opened(running)
     await socket.send_str(connect_packet())

@@ -114,6 +114,7 @@ async def test_at_most_1000_readings_over_all_series(reader_client: ReaderClient
     one, other = (about(*((TS, at) for at in range(count)), sensor=f"t{count}") for count in (501, 500))
     answer = await ask(reader_client, {"items": one["items"] + other["items"]})
     assert (answer.status, answer.json["code"]) == (422, "batch_size")
+    assert [error["code"] for error in answer.json["errors"]] == ["batch_size"]
     half = about(*((TS, at) for at in range(500)), sensor="t")
     assert (await ask(reader_client, {"items": other["items"] + half["items"]})).items == []
 
