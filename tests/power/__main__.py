@@ -16,7 +16,7 @@ from pathlib import Path
 from runtime.command_line import whole_number
 from runtime.logs import configure_logs
 from testing.servers.namespaces import private_mounts
-from testing.signals import exit_on_sigterm
+from testing.signals import exit_on_signals
 from tests.power.disk import ForgetfulDisk
 from tests.power.scenarios import Account, Proof, failed_sync, power_cuts, slow_disk
 from tests.power.stores import STORES
@@ -137,7 +137,7 @@ def main() -> int:
         print("FAILED: this needs root and /dev/fuse, to mount a disk of its own", file=sys.stderr)
         return 2
     configure_logs("critical", "console")
-    exit_on_sigterm()
+    exit_on_signals()
     with tempfile.TemporaryDirectory(prefix="tidegate-power-") as folder:
         return run(args, Path(folder))
 
