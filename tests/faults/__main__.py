@@ -112,11 +112,10 @@ async def in_a_cluster(folder: Path, args: argparse.Namespace, rng: random.Rando
     return Outcome(await on_the_cluster(folder, args, rng))
 
 
-async def run(args: argparse.Namespace) -> int:
+async def run(args: argparse.Namespace, folder: Path) -> int:
     rng = random.Random(args.seed)
     on_it = on_a_onebox if args.onebox else in_a_cluster if args.cluster else on_the_stack
-    with tempfile.TemporaryDirectory(prefix="tidegate-chaos-") as folder:
-        outcome = await on_it(Path(folder), args, rng)
+    outcome = await on_it(folder, args, rng)
     verdicts, alarms = outcome.verdicts, outcome.alarms
     total = {name: sum(verdict.counts.get(name, 0) for verdict in verdicts) for name in COLUMNS}
     slowest = max(verdict.recovered_s for verdict in verdicts)
@@ -179,7 +178,9 @@ def main() -> int:
         args.backup_age = min(max(args.minutes * 60 * BACKUP_PART, MIN_BACKUP_AGE_S), MAX_BACKUP_AGE_S)
     configure_logs("error", "console")
     try:
-        return asyncio.run(until_signal(run(args)))
+        # Outside: a thread that starts a server goes on until the loop has ended, also if its run was cancelled.
+        with tempfile.TemporaryDirectory(prefix="tidegate-chaos-") as folder:
+            return asyncio.run(until_signal(run(args, Path(folder))))
     except (NetworkError, NotAvailableError) as error:
         print(f"NOT RUN: {error}", flush=True)
         return NOT_HERE
