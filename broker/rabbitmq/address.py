@@ -13,6 +13,8 @@ from yarl import URL
 DEFAULT_PORTS = {"amqp": 5672, "amqps": 5671}
 _AUTHORITY = re.compile(r"(?P<scheme>amqps?)://(?:(?P<user>[^/?#]*)@)?(?P<hosts>[^@/?#]*)(?P<rest>(?:[/?#].*)?)")
 _HOST = re.compile(r"(?P<name>\[[^\[\]]*\]|[^\[\]:\s]*)(?::(?P<port>[^:]*))?")
+# What is left of `user:password@a,other:password@b` in front of its last @.
+_SECOND_USER = re.compile(r"@[^@,]*,")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ def parse_hosts(url: str) -> tuple[Host, ...]:
     found = _AUTHORITY.fullmatch(url)
     if found is None:
         raise ValueError("BROKER_URL is not of the form amqp://user:password@host:port,host:port/vhost")
+    if found["user"] and _SECOND_USER.search(found["user"]):
+        raise ValueError("BROKER_URL: one user for all hosts, before the first; @ in a password is written %40")
     names = found["hosts"].split(",")
     user = "" if found["user"] is None else found["user"] + "@"
     hosts = []

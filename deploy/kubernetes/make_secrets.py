@@ -19,6 +19,9 @@ from env import RIGHTS, definitions  # noqa: E402
 SERVICES = "tidegate"
 DATA = "tidegate-data"
 CLUSTER = f"{DATA}.svc.cluster.local"
+# The operator's headless Service: the address of each node, so that a client leaves a silent one for another. The Service
+# `rabbitmq` has a single address.
+RABBITMQ = f"rabbitmq-nodes.{CLUSTER}"
 MONGODB = ",".join(f"mongodb-{number}.mongodb-svc.{CLUSTER}:27017" for number in range(3))
 
 
@@ -35,7 +38,7 @@ def made() -> list[dict[str, object]]:
     rabbitmq = {name: secrets.token_hex(24) for name in rights}
     mongodb = {name: secrets.token_hex(24) for name in ("persister", "reader")}
     mysql_root, mysql = secrets.token_hex(24), secrets.token_hex(24)
-    broker = {name: f"amqp://{name}:{password}@rabbitmq.{CLUSTER}/" for name, password in rabbitmq.items()}
+    broker = {name: f"amqp://{name}:{password}@{RABBITMQ}/" for name, password in rabbitmq.items()}
     readings = {
         name: f"mongodb://{name}:{password}@{MONGODB}/?replicaSet=mongodb&authSource=admin"
         for name, password in mongodb.items()

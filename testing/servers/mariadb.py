@@ -1,5 +1,6 @@
 """A MariaDB server with its own data, socket and user."""
 
+import os
 import secrets
 import shutil
 import subprocess
@@ -15,6 +16,8 @@ from testing.servers.ports import free_port
 from testing.servers.process import Server, ServerError
 
 USER = "tidegate"
+# Root has to say so; for anybody else it would be a change of user.
+AS_ROOT = ["--user=root"] if os.geteuid() == 0 else []
 
 
 class MariaDBServer(Server):
@@ -82,7 +85,7 @@ class MariaDBServer(Server):
         return [
             "mariadb-install-db",
             "--no-defaults",
-            "--user=root",
+            *AS_ROOT,
             f"--datadir={self._data}",
             f"--tmpdir={self.folder}",  # two servers created at the same time would clash in a shared one
             "--skip-test-db",
@@ -93,7 +96,7 @@ class MariaDBServer(Server):
         program = "/usr/sbin/mariadbd" if self._root else shutil.which("mariadbd") or "/usr/sbin/mariadbd"
         options = [
             "--no-defaults",
-            "--user=root",
+            *AS_ROOT,
             f"--datadir={self._data}",
             "--socket=mariadb.sock",  # in the data folder, and short enough for any folder
             f"--port={self.port}",

@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import itertools
 import random
-import signal
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from runtime.command_line import positive_number, whole_number
 from runtime.logs import configure_logs
 from testing.servers.debian import NotAvailableError
 from testing.servers.network import NetworkError
+from testing.signals import until_signal
 from tests.faults import compaction, endings, restores  # noqa: F401 - importing them adds their faults to FAULTS
 from tests.faults.accounting import RESTORES, Injection, account, streaming
 from tests.faults.alarms import faults  # noqa: F401 - as above
@@ -112,15 +112,10 @@ async def in_a_cluster(folder: Path, args: argparse.Namespace, rng: random.Rando
     return Outcome(await on_the_cluster(folder, args, rng))
 
 
-async def run(args: argparse.Namespace) -> int:
+async def run(args: argparse.Namespace, folder: Path) -> int:
     rng = random.Random(args.seed)
-    this = asyncio.current_task()
-    assert this is not None
-    # As Ctrl-C does: what was started ends, and the folder is removed.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     on_it = on_a_onebox if args.onebox else in_a_cluster if args.cluster else on_the_stack
-    with tempfile.TemporaryDirectory(prefix="tidegate-chaos-") as folder:
-        outcome = await on_it(Path(folder), args, rng)
+    outcome = await on_it(folder, args, rng)
     verdicts, alarms = outcome.verdicts, outcome.alarms
     total = {name: sum(verdict.counts.get(name, 0) for verdict in verdicts) for name in COLUMNS}
     slowest = max(verdict.recovered_s for verdict in verdicts)
@@ -183,12 +178,12 @@ def main() -> int:
         args.backup_age = min(max(args.minutes * 60 * BACKUP_PART, MIN_BACKUP_AGE_S), MAX_BACKUP_AGE_S)
     configure_logs("error", "console")
     try:
-        return asyncio.run(run(args))
+        # Outside: a thread that starts a server goes on until the loop has ended, also if its run was cancelled.
+        with tempfile.TemporaryDirectory(prefix="tidegate-chaos-") as folder:
+            return asyncio.run(until_signal(run(args, Path(folder))))
     except (NetworkError, NotAvailableError) as error:
         print(f"NOT RUN: {error}", flush=True)
         return NOT_HERE
-    except (asyncio.CancelledError, KeyboardInterrupt):
-        return 128 + signal.SIGTERM
 
 
 if __name__ == "__main__":

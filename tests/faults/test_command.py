@@ -1,9 +1,15 @@
-"""The command line of `make chaos`: what cannot be meant is refused before anything starts."""
+"""The command line of `make chaos`: what cannot be meant is refused before anything starts; nothing is left behind."""
 
+import argparse
+import asyncio
+import random
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
+from testing.servers.network import NetworkError
 from tests.faults import __main__ as command
 
 
@@ -33,3 +39,22 @@ def test_what_cannot_be_meant_is_refused(
         command.main()
     assert ended.value.code == 2
     assert why in capsys.readouterr().err
+
+
+def test_a_server_that_starts_while_the_run_is_given_up_leaves_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    folders: list[Path] = []
+
+    def start(folder: Path) -> None:
+        time.sleep(0.3)
+        (folder / "rabbit-1").mkdir(parents=True)
+
+    async def given_up(folder: Path, _: argparse.Namespace, __: random.Random) -> None:
+        folders.append(folder)
+        asyncio.get_running_loop().run_in_executor(None, start, folder)
+        raise NetworkError("no namespaces here")
+
+    monkeypatch.setattr(sys, "argv", ["chaos", "--cluster"])
+    monkeypatch.setattr(command, "in_a_cluster", given_up)
+    monkeypatch.setattr(command, "configure_logs", lambda *_: None)
+    assert command.main() == command.NOT_HERE
+    assert not folders[0].exists()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from testing.servers.debian import NotAvailableError
-from testing.signals import exit_on_sigterm
+from testing.signals import exit_on_signals
 from tests.matrix.choices import CHOICES, LABELS, SUITES, Choice, Found, Programs, defaults, find
 from tests.matrix.stack import running_stack
 from tests.matrix.walk import walk
@@ -130,7 +130,7 @@ def main() -> int:
         return 0
     if not (shutil.which("node") and shutil.which("npm")):
         sys.exit("node and npm are needed for the JavaScript devices")
-    exit_on_sigterm()
+    exit_on_signals()
     started = time.monotonic()
     try:
         matrix = Matrix()

@@ -52,6 +52,18 @@ async def test_a_new_connection_ends_what_was_open_on_the_old_one() -> None:
     assert queue.acknowledged == [(1, True)]
 
 
+async def test_what_ends_on_the_old_connection_does_not_end_what_has_its_tag_on_the_new_one() -> None:
+    queue = Queue([])
+    acks = AckTracker(queue)
+    old, first, second = delivery(1), delivery(1, generation=1), delivery(2, generation=1)
+    for one in (old, first, second):
+        acks.add(one)
+    await acks.settle([old])
+    await acks.settle([second])
+    assert queue.acknowledged == []
+    assert acks.oldest == first
+
+
 async def test_an_acknowledgement_that_fails_is_repeated_and_none_is_sent_twice_at_once() -> None:
     queue = Queue([])
     acks = AckTracker(queue)

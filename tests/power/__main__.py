@@ -16,9 +16,9 @@ from pathlib import Path
 from runtime.command_line import whole_number
 from runtime.logs import configure_logs
 from testing.servers.namespaces import private_mounts
-from testing.signals import exit_on_sigterm
+from testing.signals import exit_on_signals
 from tests.power.disk import ForgetfulDisk
-from tests.power.scenarios import Account, Proof, failed_sync, power_cuts, slow_disk
+from tests.power.scenarios import Account, Proof, dying_disk, failed_sync, power_cuts, slow_disk
 from tests.power.stores import STORES
 
 CUTS, SHORT_CUTS = 50, 10
@@ -43,6 +43,7 @@ def scenarios(args: argparse.Namespace) -> dict[str, tuple[str, Scenario]]:
         if cuts:
             found[f"{name}-cuts"] = (name, partial(power_cuts, cuts=cuts))
         found[f"{name}-eio"] = (name, partial(failed_sync, then_cut=name not in NO_CUT_AFTER_EIO))
+        found[f"{name}-dying"] = (name, dying_disk)
         times = (SHORT_SLOW_FOR_S, SHORT_RECOVERS_WITHIN_S) if args.short else (SLOW_FOR_S, RECOVERS_WITHIN_S)
         slow = partial(slow_disk, delay_s=SLOW_SYNC_S, seconds=times[0], recovers_within_s=times[1])
         found[f"{name}-slow"] = (name, slow)
@@ -137,7 +138,7 @@ def main() -> int:
         print("FAILED: this needs root and /dev/fuse, to mount a disk of its own", file=sys.stderr)
         return 2
     configure_logs("critical", "console")
-    exit_on_sigterm()
+    exit_on_signals()
     with tempfile.TemporaryDirectory(prefix="tidegate-power-") as folder:
         return run(args, Path(folder))
 

@@ -54,9 +54,9 @@ class ForgetfulDisk:
         """Let each sync take so long from now on."""
         self._do(f"delay {seconds}")
 
-    def fail_once(self) -> None:
-        """Answer the next sync with EIO; what it should have written never reaches the disk."""
-        self._do("fail")
+    def fail(self, times: int) -> None:
+        """Answer the next syncs with EIO, at most until a cut; what they should have written never reaches the disk."""
+        self._do(f"fail {times}")
 
     def syncs(self) -> tuple[int, int]:
         """Return how many syncs there were, and how many of them failed."""

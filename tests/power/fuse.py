@@ -2,8 +2,8 @@
 
 Run as a program it mounts at its argument and obeys lines on standard input, each answered with one line:
 `sync`, `cut SEED` (SEED `none` loses everything that was not synced), `ext4` (what replaces a file by renaming has its
-data when it has the name), `ignore` (syncs do nothing), `delay SECONDS` of each sync, `fail` (EIO for the next sync),
-`syncs` (their number, and how many failed). The end of the input ends it.
+data when it has the name), `ignore` (syncs do nothing), `delay SECONDS` of each sync, `fail TIMES` (EIO for the next
+syncs, until a cut), `syncs` (their number, and how many failed). The end of the input ends it.
 """
 
 import errno
@@ -253,6 +253,7 @@ def obey(fuse: Fuse, line: str) -> str:
     """Carry out one line."""
     command, *arguments = line.split()
     if command == "cut":
+        fuse.failures = 0
         fuse.cut(None if arguments[0] == "none" else random.Random(int(arguments[0])))
     elif command == "sync":
         fuse.disk.sync_all()
@@ -263,7 +264,7 @@ def obey(fuse: Fuse, line: str) -> str:
     elif command == "delay":
         fuse.delay_s = float(arguments[0])
     elif command == "fail":
-        fuse.failures = 1
+        fuse.failures = int(arguments[0])
     elif command != "syncs":
         raise ValueError(f"not a command: {line}")
     return f"{fuse.syncs} {fuse.failed}"

@@ -1,4 +1,4 @@
-"""What is done to a store on the disk: power cuts, a failed sync, a slow minute; and the account of each."""
+"""What is done to a store on the disk: power cuts, failed syncs, a slow minute; and the account of each."""
 
 import random
 import time
@@ -11,6 +11,7 @@ from tests.power.stores import Store, Writing
 
 FIRST_WRITE_WITHIN_S = 60.0
 LONGEST_S = 2.0  # of writing before a cut
+EVERY_SYNC, DYING_S = 10**9, 1.0
 
 
 @dataclass
@@ -104,14 +105,31 @@ def failed_sync(proof: Proof, *, then_cut: bool = True) -> None:
     """
     writing = proof.writing()
     time.sleep(0.5)
-    proof.disk.fail_once()
-    if not _within(lambda: proof.disk.syncs()[1] > 0, 70):  # MongoDB's checkpoints come once a minute
-        proof.account.failures.append("no sync failed")
-    failed = time.monotonic()
+    failed = _failed_at(proof, 1)
     if not _within(lambda: _accepts(proof, writing, failed), FIRST_WRITE_WITHIN_S):
         proof.account.failures.append("nothing was acknowledged after the failed sync")
     proof.account.recovered_s = time.monotonic() - failed
     (proof.cut if then_cut else proof.kill)(writing)
+
+
+def dying_disk(proof: Proof) -> None:
+    """Let each sync fail from now on, then cut the power: what was acknowledged meanwhile is lost.
+
+    Behind one failed sync the next makes up for it in some stores, and who took the failed one for done is not seen.
+    """
+    writing = proof.writing()
+    time.sleep(0.5)
+    _failed_at(proof, EVERY_SYNC)
+    time.sleep(DYING_S)
+    proof.cut(writing)
+
+
+def _failed_at(proof: Proof, times: int) -> float:
+    """Let the next syncs fail; return when the first of them has."""
+    proof.disk.fail(times)
+    if not _within(lambda: proof.disk.syncs()[1] > 0, 70):  # MongoDB's checkpoints come once a minute
+        proof.account.failures.append("no sync failed")
+    return time.monotonic()
 
 
 def _accepts(proof: Proof, writing: Writing, since: float) -> bool:

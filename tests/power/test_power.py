@@ -21,11 +21,25 @@ FUSE = Path("/dev/fuse").exists()
 FILE = stat.S_IFREG | 0o600
 
 
-async def power(*arguments: str) -> tuple[int, str]:
+# A buffer that takes a failed sync for done.
+TRUSTING = """
+import sys
+from tests.power import __main__ as command
+from tests.power.stores import DeviceBuffer
+
+class Trusting(DeviceBuffer):
+    writer = "trusting"
+
+command.STORES["trusting"] = Trusting
+sys.exit(command.main())
+"""
+
+
+async def power(*arguments: str, program: tuple[str, ...] = ("-m", "tests.power")) -> tuple[int, str]:
     """Run it; skip visibly where no disk can be mounted, in CI fail."""
     if not os.environ.get("CI") and (os.geteuid() != 0 or not FUSE):
         pytest.skip("mounting a disk needs root and /dev/fuse")
-    command = (sys.executable, "-m", "tests.power", *arguments)
+    command = (sys.executable, *program, *arguments)
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
     output, _ = await process.communicate()
     print(output.decode())
@@ -39,7 +53,7 @@ async def test_what_was_acknowledged_outlives_power_cuts_a_failed_sync_and_a_slo
     assert code == 0
     found = re.search(r"seed .*: (\d+) cuts, .* (\d+) acknowledged, 0 lost, 0 twice, 0 foreign", output)
     assert found
-    assert int(found[1]) == 8 + 4
+    assert int(found[1]) == 8 + 6
     assert int(found[2]) > 100
 
 
@@ -50,6 +64,13 @@ async def test_a_disk_that_ignores_syncs_is_found_out() -> None:
     assert "embedded-control" in output
     assert "device-control" in output
     assert "the control lost numbers" in output
+
+
+@pytest.mark.timeout(120)
+async def test_a_store_that_takes_a_failed_sync_for_done_is_found_out() -> None:
+    code, output = await power("--only", "trusting-dying", program=("-c", TRUSTING))
+    assert code == 1, output
+    assert not re.search(r" acknowledged, 0 lost", output)
 
 
 class Folder:

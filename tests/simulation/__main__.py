@@ -6,7 +6,7 @@ import sys
 import time
 
 from runtime.command_line import whole_number
-from testing.signals import exit_on_sigterm
+from testing.signals import exit_on_signals
 from tests.simulation.plants import PLANTS
 from tests.simulation.seeds import Outcome, a_folder, run_seed, run_seeds
 
@@ -16,7 +16,7 @@ REPORT_EVERY = 1000
 def main() -> int:
     """Return 1 if a seed failed; with a planted bug, if none did."""
     options = _options()
-    exit_on_sigterm()
+    exit_on_signals()
     if options.seeds == 1:
         with a_folder() as folder:
             outcome = run_seed(options.seed, folder / "run", plant=options.plant, keeps_history=True)

@@ -6,9 +6,12 @@ RabbitMQ would close the channel.
 """
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
+
+import bson
 
 from broker.embedded.broker import EmbeddedBroker
 from broker.embedded.consumer import EmbeddedConsumer
@@ -17,7 +20,7 @@ from broker.embedded.publisher import EmbeddedPublisher
 from broker.embedded.store import Job, QueueFile, resolve
 from broker.interface import BrokerError, Delivery
 from broker.message import Message
-from broker.topology import DEAD_LETTERS, LANES, Exchange, Queue
+from broker.topology import DEAD_EXCHANGE, DEAD_LETTERS, LANES, Exchange, Queue
 from runtime.background import background
 from tests.simulation.history import History
 from tests.simulation.loop import Process
@@ -91,6 +94,10 @@ class BrokerServer:
         # What it answers to each publish to an exchange, by its name.
         self.refusals: dict[str, type[BrokerError]] = {}
         self.errors: list[str] = []
+        # The readings, by their values, that it has taken for good: a gateway may tell devices so of these alone.
+        self.confirmed: set[int] = set()
+        # Called with each message that it may forget, as a persister has acknowledged it.
+        self.on_acknowledged: Callable[[Message], None] = lambda _: None
 
     def start(self, process: Process) -> "asyncio.Task[None]":
         """Open the file in a process."""
@@ -157,6 +164,8 @@ class BrokerServer:
             if refusal := self.refusals.get(exchange.name):
                 raise refusal("refused by the seed")
             await self._publisher.publish(message, exchange)
+            if exchange is not DEAD_EXCHANGE:
+                self.confirmed.update(bson.decode(document)["value"] for document in message.documents())
         except BrokerError as error:
             failure = error
         if self.random.random() < self.lost_confirms:
@@ -202,10 +211,11 @@ class BrokerServer:
                 await consumer.park(delivery)
                 continue
             settled = [one for one in channel.deliveries if one <= tag] if multiple else [tag]
-            for one in settled:
-                del channel.deliveries[one]
+            messages = [channel.deliveries.pop(one).message for one in settled]
             self.history.add(f"{command}:", tag, "and before" if multiple else "", f"of {line.near.process.name}")
             if command == "acknowledge":
+                for message in messages:
+                    self.on_acknowledged(message)
                 await consumer.acknowledge(delivery, multiple=multiple)
             elif command == "reject":
                 await consumer.reject(delivery)

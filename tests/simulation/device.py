@@ -57,9 +57,16 @@ class World:
     """What a device can reach, and where it notes what it was told and is not so."""
 
     def __init__(
-        self, gateways: list[GatewayServer], mongodb: Server, network: Network, history: History, errors: list[str]
+        self,
+        gateways: list[GatewayServer],
+        confirmed: set[int],
+        mongodb: Server,
+        network: Network,
+        history: History,
+        errors: list[str],
     ) -> None:
         self.errors = errors
+        self.confirmed = confirmed
         self.gateways = gateways
         self.mongodb = mongodb
         self.network = network
@@ -79,6 +86,8 @@ class _Connection:
         self._on_ack = on_ack
         self._on_event = on_event
         self._numbers = 0
+        # What each event has, by its number.
+        self._values: dict[int, list[int]] = {}
         self._line: Line | None = None
         self._connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -111,6 +120,8 @@ class _Connection:
         """Send an event as the device library does."""
         if self._line is not None:
             self._line.to_far(f'{EVENT}{number}["{event}",{payload}]'.encode())
+        readings = json.loads(payload)
+        self._values[number] = [one["value"] for one in (readings if isinstance(readings, list) else [readings])]
         self._world.history.add(f"emits {event} {number}:", payload)
         await asyncio.sleep(0)
 
@@ -135,9 +146,18 @@ class _Connection:
         number, content = rest[: rest.index("[")], json.loads(rest[rest.index("[") :])
         if kind == ACK:
             self._world.history.add(f"gets the answer to {number}:", content[0])
+            self._check_confirmed(int(number), content[0])
             self._on_ack(int(number), content[0])
         else:
             self._process.spawn(self._take(content[0], content[1]))
+
+    def _check_confirmed(self, number: int, answer: dict[str, Any]) -> None:
+        if answer["status"] not in ("accepted", "partial"):
+            return
+        rejected = {one["index"] for one in answer.get("rejected", ())}
+        accepted = (value for at, value in enumerate(self._values[number]) if at not in rejected)
+        if early := [value for value in accepted if value not in self._world.confirmed]:
+            self._world.errors.append(f"{self._process.name} is told that {early} are accepted, which is not so")
 
     async def _take(self, event: str, payload: Any) -> None:
         self._world.history.add(f"gets {event}:", payload)

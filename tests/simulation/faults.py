@@ -30,6 +30,7 @@ class Chaos:
             self._lost_confirms,
             self._refused_publishes,
             self._slow_disk,
+            self._slow_mongodb,
             self._mongodb_errors,
             self._mongodb_errors,
             self._no_majority,
@@ -53,7 +54,7 @@ class Chaos:
         """Let nothing fail from now on, and every process run."""
         run = self._run
         run.history.add("-- no more faults --")
-        run.mongodb.faults = Faults()
+        run.mongodb.faults, run.mongodb.slow_s = Faults(), 0.0
         run.broker.lost_confirms, run.broker.commit_s = 0.0, 0.002
         run.broker.refusals.clear()
         for part in run.parts.values():
@@ -117,6 +118,12 @@ class Chaos:
         self._run.broker.commit_s = self._random.choice((0.1, 1.0, 8.0))
         await asyncio.sleep(self._pause_s(3.0))
         self._run.broker.commit_s = 0.002
+
+    async def _slow_mongodb(self) -> None:
+        """Let replies take seconds and come all the same, also once the message's connection is lost."""
+        self._run.mongodb.slow_s = self._random.choice((2.0, 8.0))
+        await asyncio.sleep(self._pause_s(6.0))
+        self._run.mongodb.slow_s = 0.0
 
     async def _mongodb_errors(self) -> None:
         rate = self._random.choice((0.1, 0.4))

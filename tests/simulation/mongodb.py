@@ -61,6 +61,7 @@ class Server:
         self.random = random
         self.faults = Faults()
         self.slowest_s = random.choice((0.002, 0.05))
+        self.slow_s = 0.0
         self.process = Process("mongodb")
         self.collections: dict[str, Stored] = {}
         self.has_majority = True
@@ -122,7 +123,7 @@ class Server:
         raise NetworkTimeout("timed out")
 
     def _delay_s(self) -> float:
-        return 0.0002 + self.random.random() ** 4 * self.slowest_s
+        return 0.0002 + self.random.random() ** 4 * max(self.slowest_s, self.slow_s)
 
     def created(self, name: str) -> Stored:
         """Return a new collection."""

@@ -109,8 +109,12 @@ def run_seeds(first: int, number: int, *, plant: str | None = None, processes: i
 
 
 def _end_at_once() -> None:
-    """Let SIGTERM, by which the pool ends this process, run no cleanup of what was killed in its seed."""
+    """Let SIGTERM, by which the pool ends this process, run no cleanup of what was killed in its seed.
+
+    Ctrl-C is for the process that has the pool.
+    """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _run_group(folder: Path, plant: str | None, seeds: range) -> list[Outcome]:

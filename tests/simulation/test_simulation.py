@@ -63,19 +63,24 @@ def test_a_single_seed_prints_its_history_also_if_it_is_the_default_one() -> Non
     assert "digest of this history: " in simulate("--seeds", "1").stdout
 
 
-def test_a_terminated_run_leaves_no_process_and_no_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_a_signal_ends_leaves_no_process_and_no_folder(tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C reaches its workers, too."""
     program = (
         "import sys; from pathlib import Path; from tests.simulation import __main__, seeds;"
         f" seeds.IN_MEMORY = Path({str(tmp_path)!r}); sys.exit(__main__.main())"
     )
     command = [sys.executable, "-c", program, "--seeds", "5000", "--processes", "2"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    )
     until = time.monotonic() + 60
     while len(list(tmp_path.glob("*/*/run/queue.db"))) < 2:
         assert time.monotonic() < until
         time.sleep(0.02)
-    process.terminate()
-    assert process.wait(30) == 128 + signal.SIGTERM
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.terminate()
+    assert process.communicate(timeout=30)[1] == b""
+    assert process.returncode == 128 + number
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)

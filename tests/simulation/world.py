@@ -8,10 +8,14 @@ from pathlib import Path
 from random import Random
 from typing import Protocol
 
+import bson
+
+from broker.message import Message
 from tests.simulation.broker import BrokerServer
 from tests.simulation.clocks import EPOCH_S
 from tests.simulation.compaction import CompactorProgram, Sealer
 from tests.simulation.device import DeviceProgram, Sent, World
+from tests.simulation.documents import id_of
 from tests.simulation.gateway import GatewayServer
 from tests.simulation.history import History
 from tests.simulation.loop import Process
@@ -59,7 +63,8 @@ class Run:
             GatewayServer(f"gateway-{n}", self.broker, self.history, random) for n in range(random.choice((1, 2)))
         ]
         self.errors: list[str] = []
-        reachable = World(self.gateways, self.mongodb, self.network, self.history, self.errors)
+        self.broker.on_acknowledged = self._check_stored
+        reachable = World(self.gateways, self.broker.confirmed, self.mongodb, self.network, self.history, self.errors)
         # Until when devices send.
         self.seconds = random.uniform(1.0, 8.0)
         numbers = iter(range(1, 1 << 30))
@@ -95,6 +100,14 @@ class Run:
             self.mongodb.process.spawn(Sealer(self.mongodb, self.history, random).run(self.seals_every_s))
         self.parts = {program.name: Part(program) for program in programs}
         self._all: list[Process] = [self.mongodb.process]
+
+    def _check_stored(self, message: Message) -> None:
+        """Note what the broker forgets and MongoDB does not have: no later crash is needed to lose it."""
+        for document in message.documents():
+            if id_of(document) not in self.mongodb.first:
+                number = bson.decode(document)["value"]
+                if number not in self.mongodb.refused:
+                    self.errors.append(f"{number} is acknowledged at the broker and is not stored")
 
     def start_all(self) -> None:
         """Start every program."""

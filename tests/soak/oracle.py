@@ -4,7 +4,9 @@ A reading proves itself: its `seq` is its number among those of its device, and 
 of owner, device, sensorType and `ts`. So hours of readings are checked without a list of them.
 """
 
+import asyncio
 import base64
+import time
 import zlib
 from collections import Counter
 from collections.abc import Iterable
@@ -21,6 +23,8 @@ from storage.places.window import Window
 CHECK_BITS = 20
 # Readings under this sensorType are about a day old, so that retention removes them soon: they are counted apart.
 AGED = "aged"
+# The queue may be empty before what a persister has taken out of it is stored.
+STORED_WITHIN_S = 60.0
 SENT, ACKNOWLEDGED = 0, 1
 COLUMNS = ("sent", "acknowledged", "stored", "lost", "duplicated", "foreign")
 
@@ -132,3 +136,15 @@ async def compared(mongodb_url: str, accounts: Iterable[Account], database: str 
             async for columns in places.stream(Window(series)):
                 comparison.add(series, columns)
     return comparison.outcome()
+
+
+async def compared_once_stored(
+    mongodb_url: str, accounts: Iterable[Account], database: str = "tidegate", *, within_s: float = STORED_WITHIN_S
+) -> Outcome:
+    """Compare them once everything acknowledged is stored, or the time for that is over."""
+    accounts, deadline = list(accounts), time.monotonic() + within_s
+    while True:
+        outcome = await compared(mongodb_url, accounts, database)
+        if not outcome.counts["lost"] or time.monotonic() > deadline:
+            return outcome
+        await asyncio.sleep(1)

@@ -17,7 +17,7 @@ from broker.topology import READINGS
 from tests.faults.verdict import MAX_BYTES, largest_bytes
 from tests.integration.services import ROOT
 from tests.soak.fleet import STATE
-from tests.soak.oracle import Account, Outcome, compared
+from tests.soak.oracle import Account, Outcome, compared_once_stored
 from tests.soak.run import Plan
 from tests.soak.slopes import OWN
 from tests.soak.stack import Stack, running_stack
@@ -227,7 +227,7 @@ async def _measured(
     drained_s = None if at is None else at - over_at
     saved = json.loads(_text(plan.folder / STATE))["accounts"]
     accounts = [Account.loaded(one) for one in saved]
-    outcome = await compared(stack.mongodb.url, accounts)
+    outcome = await compared_once_stored(stack.mongodb.url, accounts)
     largest = {name: largest_bytes(stack.pids()[name]) for name in OWN}
     failures = stack.crashes + load_failures
     return OverloadVerdict(len(saved), capacity, over, under, drained_s, largest, outcome, failures)

@@ -13,7 +13,7 @@ from simulator.device import device_session
 from tests.soak import fleet as fleet_module
 from tests.soak.churn import Churn
 from tests.soak.fleet import Fleet
-from tests.soak.oracle import AGED, Outcome, compared
+from tests.soak.oracle import AGED, Outcome, compared_once_stored
 from tests.soak.plot import plot
 from tests.soak.samples import Sampler, read_samples
 from tests.soak.slopes import Line, disk_line, lines, table
@@ -21,7 +21,6 @@ from tests.soak.stack import Stack, running_stack
 
 SAMPLE_EVERY_S = 5.0
 TELL_EVERY_S = 60.0
-STORED_WITHIN_S = 60.0
 DAY_MS = 24 * 3600 * 1000
 # Retention runs once a minute, and a sealed reading has to be compacted first.
 AGED_WITHIN_MS = 10 * 60 * 1000
@@ -86,7 +85,7 @@ async def soak(plan: Plan, ended: asyncio.Event, tell: Callable[[str], None]) ->
         finally:
             sampler.close()
             fleet.save(state)
-        outcome = await _settled(stack, fleet)
+        outcome = await compared_once_stored(stack.mongodb.url, fleet.accounts)
         failures = _failures(stack, fleet, outcome, sampler.last)
     samples = read_samples(plan.folder)
     settle_h = plan.settle_s / 3600
@@ -146,16 +145,6 @@ def fleet_sample(fleet: Fleet) -> dict[str, float]:
     """Return what a sample has of the fleet."""
     acknowledged = sum(account.acknowledged for account in fleet.accounts)
     return {"acknowledged": acknowledged, "connected": fleet.counts.connected, "connects": fleet.counts.connects}
-
-
-async def _settled(stack: Stack, fleet: Fleet) -> Outcome:
-    """Return the outcome once everything acknowledged is stored, or the time for that is over."""
-    deadline = time.monotonic() + STORED_WITHIN_S
-    while True:
-        outcome = await compared(stack.mongodb.url, fleet.accounts)
-        if not outcome.counts["lost"] or time.monotonic() > deadline:
-            return outcome
-        await asyncio.sleep(1)
 
 
 def _failures(stack: Stack, fleet: Fleet, outcome: Outcome, last: dict[str, Any]) -> list[str]:

@@ -1,5 +1,6 @@
 """The oracle of long runs finds what is lost, stored twice or foreign."""
 
+import asyncio
 import time
 from typing import Any
 
@@ -10,7 +11,7 @@ from pymongo import MongoClient
 from readings.document import encode_document
 from readings.reading import Reading
 from testing.servers.mongodb import MongoDBServer
-from tests.soak.oracle import AGED, Account, Outcome, check_of, compared, value_of
+from tests.soak.oracle import AGED, Account, Outcome, check_of, compared, compared_once_stored, value_of
 
 TS = 1_800_000_000_000
 
@@ -20,15 +21,17 @@ def reading(account: Account, number: int, *, sensor: str = "t", ts: int = TS, v
     return encode_document(account.owner, account.device, Reading(sensor, made, ts, number, ts))
 
 
+def store(server: MongoDBServer, database: str, *documents: bytes) -> None:
+    with MongoClient[dict[str, Any]](server.url) as client:
+        client[database]["readings"].insert_many([RawBSONDocument(document) for document in documents])
+        ids = [RawBSONDocument(document)["_id"] for document in documents]
+        for series in ({key: one[key] for key in ("owner", "device", "sensorType")} for one in ids):
+            client[database]["series"].replace_one({"_id": series}, {"_id": series}, upsert=True)
+
+
 async def outcome(server: MongoDBServer, account: Account, *documents: bytes) -> Outcome:
     name = server.create_database()
-    with MongoClient[dict[str, Any]](server.url) as client:
-        client[name]["readings"].insert_many([RawBSONDocument(document) for document in documents])
-        ids = [RawBSONDocument(document)["_id"] for document in documents]
-        series = {tuple(one[key] for key in ("owner", "device", "sensorType")) for one in ids}
-        client[name]["series"].insert_many(
-            [{"_id": dict(zip(("owner", "device", "sensorType"), one, strict=True))} for one in series]
-        )
+    store(server, name, *documents)
     try:
         return await compared(server.url, [account], name)
     finally:
@@ -62,6 +65,19 @@ async def test_an_acknowledged_reading_that_is_not_stored_is_lost(
 ) -> None:
     found = await outcome(mongodb_server, account, reading(account, 0), reading(account, 2))
     assert found.counts["lost"] == 1
+
+
+async def test_what_is_stored_while_it_compares_is_not_lost(mongodb_server: MongoDBServer, account: Account) -> None:
+    """A queue is empty as soon as a persister has taken everything: what it writes then is still to come."""
+    name = mongodb_server.create_database()
+    store(mongodb_server, name, reading(account, 0))
+    comparing = asyncio.create_task(compared_once_stored(mongodb_server.url, [account], name))
+    await asyncio.sleep(0.5)
+    store(mongodb_server, name, reading(account, 1), reading(account, 2))
+    assert (await comparing).counts["lost"] == 0
+    account.acknowledge([3])
+    assert (await compared_once_stored(mongodb_server.url, [account], name, within_s=0.1)).counts["lost"] == 1
+    mongodb_server.drop_database(name)
 
 
 async def test_a_reading_under_another_time_or_sensor_is_foreign_and_does_not_count_as_stored(

@@ -379,6 +379,7 @@ def test_hosts_and_their_ports_are_read_from_the_address(url: str, hosts: list[t
     ("url", "why"),
     [
         ("amqp://", "host 1 of 1: it has no name"),
+        ("amqp://user:secret@a:5672,other:secret@b/", "one user for all hosts, before the first; @ in a password is"),
         ("amqp://user:hunter2@", "host 1 of 1: it has no name"),
         ("amqp://user:hunter2@a,,c/", "host 2 of 3: it has no name"),
         ("amqp://user:hunter2@a:5672,b:no/", "host 2 of 2: its port is not a number from 1 to 65535"),
