@@ -212,7 +212,7 @@ class WebSocket(SocketOutput):
             if kind is WSMsgType.TEXT:
                 return bytes(data)
             if kind is WSMsgType.PING:
-                self.write(pong_frame(data))
+                self.write(pong_frame(bytes(data)))
             elif kind is WSMsgType.BINARY:
                 await asyncio.sleep(BINARY_GRACE_S)
                 self.close_for("binary", UNSUPPORTED_DATA)

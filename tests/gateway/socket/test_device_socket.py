@@ -480,6 +480,24 @@ async def test_a_client_that_answers_no_ping_is_cut_off_and_one_that_does_stays(
         assert cut(running, "silent") == 1
 
 
+@pytest.mark.parametrize("payload", [b"", b"x", b"y" * 125])
+async def test_a_ping_of_a_client_is_answered_with_its_payload_whole_or_in_pieces(
+    running: RunningGateway, payload: bytes
+) -> None:
+    ping, pong = bytes((0x89, 0x80 | len(payload))) + b"\0\0\0\0" + payload, bytes((0x8A, len(payload))) + payload
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(running.url.rpartition(":")[2]))
+    writer.write(UPGRADE_REQUEST + frame(token_packet()))
+    await reader.readuntil(b"40{")
+    async with asyncio.timeout(5):
+        writer.write(ping)
+        await reader.readuntil(pong)
+        for byte in ping:
+            writer.write(bytes((byte,)))
+            await asyncio.sleep(0.001)
+        await reader.readuntil(pong)
+    writer.close()
+
+
 async def test_a_ping_comes_when_it_is_time_however_late_a_pong_may_be(fake_broker: FakeBroker) -> None:
     async with (
         gateway(fake_broker, ping_interval_seconds=0.5, ping_timeout_seconds=60.0) as running,

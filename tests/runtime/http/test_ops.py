@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter
 
+from runtime import compiled
 from runtime.http import ops
 from runtime.http.listen import listen
 from runtime.http.ops import Check, ops_server
@@ -83,7 +84,11 @@ async def test_readyz_names_what_fails_and_why_also_when_it_hangs(monkeypatch: p
         }
 
 
-async def test_metrics_are_those_of_the_registry_in_prometheus_form() -> None:
+@pytest.mark.parametrize(("loaded", "shown"), [((), "false"), (("runtime.http.ops", "not.loaded"), "true")])
+async def test_metrics_are_those_of_the_registry_in_prometheus_form_with_the_build(
+    monkeypatch: pytest.MonkeyPatch, loaded: tuple[str, ...], shown: str
+) -> None:
+    monkeypatch.setattr(compiled._state, "modules", frozenset(loaded))
     registry = CollectorRegistry()
     Counter("tidegate_things_total", "Things", registry=registry).inc(3)
     async with serving(Shutdown(), {}, registry) as session, session.get("/metrics") as answer:
@@ -91,7 +96,7 @@ async def test_metrics_are_those_of_the_registry_in_prometheus_form() -> None:
         assert answer.headers["Content-Type"].startswith("text/plain")
         text = await answer.text()
     assert "tidegate_things_total 3.0" in text
-    assert f'tidegate_build_info{{compiled="false",version="{VERSION}"}} 1.0' in text
+    assert f'tidegate_build_info{{compiled="{shown}",version="{VERSION}"}} 1.0' in text
 
 
 async def test_tasks_that_have_not_ended_are_counted_as_they_are_when_metrics_are_read() -> None:
