@@ -137,7 +137,14 @@ class QueueBrowser(Protocol):
         """Remove this message from the queue for good; BrokerUnavailable when that is not certain."""
 
 
-class Broker(Protocol):
+class Inspector(Protocol):
+    """Asks about queues, again and again."""
+
+    async def depth(self, queue: Queue) -> int:
+        """Return how many messages of the queue are waiting to be delivered; BrokerUnavailable if unreachable."""
+
+
+class Broker(Inspector, Protocol):
     """Access to the exchanges and queues. Leaving a context settles nothing."""
 
     def publisher(self, *exchanges: Exchange, confirm_timeout_s: float = 4.0) -> AbstractAsyncContextManager[Publisher]:
@@ -155,11 +162,11 @@ class Broker(Protocol):
     def browser(self, queue: Queue) -> AbstractAsyncContextManager[QueueBrowser]:
         """Browse a queue while others consume it; BrokerUnavailable when the broker cannot be reached."""
 
+    def inspector(self) -> AbstractAsyncContextManager[Inspector]:
+        """Ask about queues often, over a connection that stays open; for one question the broker itself will do."""
+
     async def declare(self) -> None:
         """Return when every exchange and queue exists and survives a crash; BrokerUnavailable if unreachable."""
-
-    async def depth(self, queue: Queue) -> int:
-        """Return how many messages of the queue are waiting to be delivered; BrokerUnavailable if unreachable."""
 
     async def consumers(self, queue: Queue) -> int:
         """Return how many consumers the queue has, of any process; BrokerUnavailable if unreachable.

@@ -73,6 +73,7 @@ async def persister_service(
         broker.broadcaster(STORED_EXCHANGE) as to_gateways,
         ToReceipts(to_gateways).broadcasting() as receipts,
         _to_alarms(broker, fetch_watched, metrics) as alarms,
+        broker.inspector() as inspector,
     ):
         known = KnownSeries(settings.known_series)
         deleted = DeletedOwners(known)
@@ -108,6 +109,7 @@ async def persister_service(
                 broker,
                 partial(make, lane=lane),
                 lane,
+                inspector=inspector,
                 requeues=requeues,
                 retrier=retrier,
                 prefetch=settings.prefetch,
@@ -120,7 +122,7 @@ async def persister_service(
             jobs = [retaining, maintain_series_index(maintenance)]
             if settings.sealing == "on":
                 jobs.append(sealer_of(settings, store, metrics).run())
-            tasks.create_task(_run(workers, broker, erasure, jobs, report_depth(broker, *lanes), stop))
+            tasks.create_task(_run(workers, broker, erasure, jobs, report_depth(inspector, *lanes), stop))
             try:
                 yield {"broker": partial(_check, workers), "mongodb": store.check}
             finally:

@@ -8,7 +8,7 @@ import asyncio
 import time
 from contextlib import suppress
 
-from broker.interface import Broker, BrokerError
+from broker.interface import BrokerError, Inspector
 from persister.acks import AckTracker
 from persister.lanes import Lane
 
@@ -21,13 +21,13 @@ class StuckError(Exception):
     """Messages wait, and none is delivered."""
 
 
-async def watch_deliveries(broker: Broker, lane: Lane, acks: AckTracker, *, stuck_after_s: float) -> None:
+async def watch_deliveries(inspector: Inspector, lane: Lane, acks: AckTracker, *, stuck_after_s: float) -> None:
     """Check every 5 s until cancelled; StuckError if messages wait and none was delivered for `stuck_after_s`."""
     delivered, since = -1, time.monotonic()
     while True:
         await asyncio.sleep(min(CHECK_EVERY_S, stuck_after_s / 4))
         try:
-            depth = await broker.depth(lane.queue)
+            depth = await inspector.depth(lane.queue)
         except BrokerError:
             delivered = -1  # the broker is away, which is not this worker's fault
             continue
@@ -40,11 +40,11 @@ async def watch_deliveries(broker: Broker, lane: Lane, acks: AckTracker, *, stuc
             )
 
 
-async def report_depth(broker: Broker, *lanes: Lane) -> None:
+async def report_depth(inspector: Inspector, *lanes: Lane) -> None:
     """Set the lanes' depth metrics every 5 s until cancelled: for the time in which nothing is consumed."""
     await asyncio.sleep(FIRST_REPORT_AFTER_S)
     while True:
         for lane in lanes:
             with suppress(BrokerError):
-                lane.metrics.depth.set(await broker.depth(lane.queue))
+                lane.metrics.depth.set(await inspector.depth(lane.queue))
         await asyncio.sleep(CHECK_EVERY_S)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from broker.interface import Broker, BrokerUnavailable, Consumer
+from broker.interface import Broker, BrokerUnavailable, Consumer, Inspector
 from broker.message import DecodeError
 from persister.lanes import Lane
 from persister.mongodb_errors import WriteFailed
@@ -41,12 +41,14 @@ class Worker:
         make: MakePersister,
         lane: Lane,
         *,
+        inspector: Inspector,
         requeues: Requeues,
         retrier: Retrier,
         prefetch: int,
         stuck_after_s: float,
     ) -> None:
         self._broker = broker
+        self._inspector = inspector
         self._make = make
         self._lane = lane
         self._requeues = requeues
@@ -72,7 +74,7 @@ class Worker:
 
     async def _wait_until_writable(self) -> None:
         """Return once MongoDB takes a write; StoppedError."""
-        async with background(report_depth(self._broker, self._lane), name="depth"):
+        async with background(report_depth(self._inspector, self._lane), name="depth"):
             await self._retrier.run("probe", self._requeues.probe)
 
     async def _consume(self, stop: asyncio.Event) -> None:
@@ -80,7 +82,8 @@ class Worker:
             async with self._broker.consumer(self._lane.queue, prefetch=self._prefetch) as consumer:
                 persister = self._make(consumer)
                 self._consumer, self._persister = consumer, persister
-                watching = watch_deliveries(self._broker, self._lane, persister.acks, stuck_after_s=self._stuck_after_s)
+                acks, lane = persister.acks, self._lane
+                watching = watch_deliveries(self._inspector, lane, acks, stuck_after_s=self._stuck_after_s)
                 try:
                     async with background(watching, name="watchdog"):
                         await persister.run(stop)

@@ -101,6 +101,11 @@ class EmbeddedBroker:
         state = self._states[queue.name]
         yield EmbeddedQueueBrowser(self._store, queue, lambda tag: self.delete(state, [tag]))
 
+    @asynccontextmanager
+    async def inspector(self) -> AsyncIterator["EmbeddedBroker"]:
+        """Ask this broker itself."""
+        yield self
+
     async def declare(self) -> None:
         """Check the file. There is nothing to declare: a queue exists from its first message on."""
         await self.check()

@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from aio_pika.abc import AbstractConnection
-from pamqp.commands import Queue as QueueCommands
 
 from broker.rabbitmq.address import parse_hosts
 from broker.rabbitmq.connection import HEARTBEAT_S, close, driver_channel, open_connection
@@ -18,6 +17,7 @@ from broker.rabbitmq.connector import Connector
 from broker.rabbitmq.consumer import RabbitMQConsumer
 from broker.rabbitmq.errors import translating_errors
 from broker.rabbitmq.fanout import RabbitMQBroadcaster, RabbitMQSubscriber
+from broker.rabbitmq.inspector import RabbitMQInspector
 from broker.rabbitmq.publisher import RabbitMQPublisher
 from broker.rabbitmq.queue_browser import RabbitMQQueueBrowser
 from broker.rabbitmq.topology import DURABLE_AFTER_S, NameProbe, declare_all, ensure_queue
@@ -82,6 +82,15 @@ class RabbitMQBroker:
                 channel = await driver_channel(await connection.channel(publisher_confirms=False))
             yield RabbitMQQueueBrowser(channel, queue)
 
+    @asynccontextmanager
+    async def inspector(self) -> AsyncIterator[RabbitMQInspector]:
+        """Ask over one connection, which is opened again where it is lost."""
+        inspector = RabbitMQInspector(self._hosts)
+        try:
+            yield inspector
+        finally:
+            await inspector.close()
+
     async def declare(self) -> None:
         """Declare everything; takes about 1.5 s if anything is new, until it would survive a crash."""
         async with self._connected() as connection:
@@ -89,17 +98,17 @@ class RabbitMQBroker:
                 await declare_all(connection, self._queues, durable_after_s=self._durable_after_s)
 
     async def depth(self, queue: Queue) -> int:
-        """Return the queue's current length, over a connection of its own: a declared queue keeps an old count."""
-        async with self._connected() as connection:
-            with translating_errors():
-                return int((await _declared(connection, queue)).message_count or 0)
+        """Return the queue's current length, over a connection of its own."""
+        async with self.inspector() as inspector:
+            return await inspector.depth(queue)
 
     async def consumers(self, queue: Queue) -> int:
         """Return how many consumers the queue has, declared if it is missing, over a connection of its own."""
         async with self._connected() as connection:
             with translating_errors():
                 await ensure_queue(connection, self._queues, queue, NameProbe())
-                return int((await _declared(connection, queue)).consumer_count or 0)
+                channel = await driver_channel(await connection.channel(publisher_confirms=False))
+                return int((await channel.queue_declare(queue.name, passive=True)).consumer_count or 0)
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[AbstractConnection]:
@@ -108,8 +117,3 @@ class RabbitMQBroker:
             yield connection
         finally:
             await close(connection)
-
-
-async def _declared(connection: AbstractConnection, queue: Queue) -> QueueCommands.DeclareOk:
-    channel = await driver_channel(await connection.channel(publisher_confirms=False))
-    return await channel.queue_declare(queue.name, passive=True)

@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from broker.embedded.fanout import EmbeddedSubscriber
-from broker.interface import BrokerRefused, Consumer, QueueBrowser, Subscriber
+from broker.interface import BrokerRefused, Consumer, Inspector, QueueBrowser, Subscriber
 from broker.message import Message
 from broker.topology import (
     BACKFILL_EXCHANGE,
@@ -112,6 +112,9 @@ class FakeBroker:
         yield EmbeddedSubscriber(bound)
 
     def browser(self, queue: Queue) -> AbstractAsyncContextManager[QueueBrowser]:
+        raise NotImplementedError
+
+    def inspector(self) -> AbstractAsyncContextManager[Inspector]:
         raise NotImplementedError
 
     async def declare(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from broker.interface import Broker, BrokerUnavailable
+from broker.interface import BrokerUnavailable
 from persister.acks import AckTracker
 from persister.lanes import lanes_of
 from persister.metrics import PersisterMetrics
@@ -15,7 +15,7 @@ from tests.persister.harness import Queue, delivery
 
 
 class Depth:
-    """A broker that only knows a depth."""
+    """Knows one depth of every queue."""
 
     def __init__(self, depth: int | None) -> None:
         self.found = depth
@@ -33,7 +33,7 @@ async def test_a_worker_that_is_delivered_nothing_although_messages_wait_is_ende
     acks = AckTracker(Queue([]))
     for tag in range(1, open_ones + 1):
         acks.add(delivery(tag))
-    broker: Broker = Depth(depth)  # type: ignore[assignment]
-    watching = watch_deliveries(broker, lanes_of(PersisterMetrics(CollectorRegistry()))[0], acks, stuck_after_s=0.2)
+    lane = lanes_of(PersisterMetrics(CollectorRegistry()))[0]
+    watching = watch_deliveries(Depth(depth), lane, acks, stuck_after_s=0.2)
     with pytest.raises(StuckError if ends else TimeoutError):
         await asyncio.wait_for(watching, 1)

@@ -111,7 +111,9 @@ def worker(
             writes_in_flight=2,
         )
 
-    return Worker(broker, make, lane, requeues=requeues, retrier=retrier, prefetch=10, stuck_after_s=0.3)
+    return Worker(
+        broker, make, lane, inspector=broker, requeues=requeues, retrier=retrier, prefetch=10, stuck_after_s=0.3
+    )
 
 
 async def deliveries_of(broker: EmbeddedBroker) -> list[int]:

@@ -92,6 +92,7 @@ class PersisterProgram:
                         cast("Broker", link),
                         partial(make, lane=lane),
                         lane,
+                        inspector=link,
                         requeues=requeues,
                         retrier=retrier,
                         prefetch=self._options["prefetch"],
