@@ -126,6 +126,7 @@ class _LosesAConfirm:
         self.broadcaster = broker.broadcaster
         self.subscriber = broker.subscriber
         self.browser = broker.browser
+        self.inspector = broker.inspector
         self.declare = broker.declare
 
     @asynccontextmanager
