@@ -19,6 +19,7 @@ from reader.history.time_texts import TIME_BYTES, time_texts
 from reader.responses import AS_STORED, Document
 from readings.reading import ATTRIBUTES
 from storage.codec.columns import Columns, Kind
+from storage.codec.distinct import distinct
 from storage.codec.packed import Floats, Integers
 
 # Readings encoded at once: 1 to 4 ms, in which nothing else runs, or some 10 where each one has attributes of its own.
@@ -113,7 +114,7 @@ class _Slice:
         if (kinds == kinds[0]).all():
             return self._of_kind(int(kinds[0]), columns.values)
         values = np.empty(len(kinds), object)
-        for kind in np.unique(kinds).tolist():
+        for kind in distinct(kinds).tolist():
             index = kinds == kind
             values[index] = self._of_kind(kind, columns.values[index])
         return values.tolist()
@@ -122,7 +123,7 @@ class _Slice:
         if kind == Kind.FLOAT:
             return self._form.floats(values.view(np.float64))
         if kind == Kind.TEXT:
-            for at in np.unique(values).tolist():
+            for at in distinct(values).tolist():
                 if at not in self._texts:
                     self._texts[at] = self._form.text(self._columns.texts[at].decode(errors="replace"))
             return [self._texts[at] for at in values.tolist()]
@@ -133,7 +134,7 @@ class _Slice:
     def _tail_texts(self, columns: Columns) -> Texts:
         """Return the attributes of each reading, and the end of its line."""
         tails = columns.tails
-        used = np.unique(tails).tolist()
+        used = distinct(tails).tolist()
         self._encode_tails(used)
         texts = [self._tails[at][0] for at in tails.tolist()]
         for number in used:

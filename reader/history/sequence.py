@@ -17,6 +17,7 @@ import numpy as np
 
 from readings.keys import Position
 from storage.codec.columns import Booleans
+from storage.codec.distinct import distinct
 from storage.codec.packed import Integers
 
 # Of RTP's receivers: a number this far below the highest one is late, one further below is of a restarted sender
@@ -159,7 +160,7 @@ def _count_starts(seq: Integers, *, is_last: bool) -> tuple[Booleans, int]:
     # Only parts with small falls have to be looked at one by one.
     bounds = np.concatenate(([0], np.flatnonzero(starts), [len(seq)]))
     pending = 0
-    for part in np.unique(np.searchsorted(bounds, small, "right")).tolist():
+    for part in distinct(np.searchsorted(bounds, small, "right")).tolist():
         begin, end = int(bounds[part - 1]), int(bounds[part])
         found, pending = _part_starts(seq[begin:end].tolist(), is_last=is_last or end < len(seq))
         starts[[begin + at for at in found]] = True

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from readings.keys import Position
 from storage.codec.columns import Booleans
+from storage.codec.distinct import distinct
 from storage.codec.exact_sums import two_doubles_by_part
 from storage.codec.from_documents import split
 from storage.codec.head_sums import HeadSums, fields_of, head_sums_from
@@ -92,7 +93,7 @@ def head_table(documents: bytes) -> HeadTable:
     )
     table = HeadTable(documents, at[:-1], at[1:], start, until, first, last, is_plain, counts, floats)
     lengths = np.diff(at)
-    for length in np.unique(lengths).tolist():
+    for length in distinct(lengths).tolist():
         index = np.flatnonzero(lengths == length)
         if len(index) >= _FEW:
             _fill(table, index, np.frombuffer(documents, np.uint8)[at[index][:, None] + np.arange(length)])

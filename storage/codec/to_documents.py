@@ -5,6 +5,7 @@ import struct
 import numpy as np
 
 from storage.codec.columns import Columns, Kind
+from storage.codec.distinct import distinct
 from storage.codec.form import (
     ID_HEAD,
     RECEIVED_HEAD,
@@ -31,7 +32,7 @@ def documents_of(columns: Columns) -> list[bytes]:
     if len(form) == 1 or (form == form[:1]).all():
         return _of_one_form(columns, None)
     documents = [b""] * len(columns)
-    for each in np.unique(form):
+    for each in distinct(form):
         index = np.flatnonzero(form == each)
         for at, document in zip(index.tolist(), _of_one_form(columns, index), strict=True):
             documents[at] = document

@@ -15,6 +15,7 @@ import numpy as np
 
 from readings.keys import Position
 from storage.codec.columns import Columns, concatenate, first_wins
+from storage.codec.distinct import distinct
 from storage.codec.head import HOUR_MS
 from storage.codec.head_sums import HeadSums
 from storage.codec.head_table import HeadTable, is_before
@@ -126,7 +127,7 @@ class _Part:
         self._window = window
         self._loose = loose
         self._use = use
-        self._hours = _NONE if loose is None else np.unique(loose.ts // HOUR_MS)
+        self._hours = _NONE if loose is None else distinct(loose.ts // HOUR_MS)
         # How many of the loose readings have been yielded.
         self._taken = 0
         self._heads, self._runs = heads, dict[int, tuple[int, Sums]]()
