@@ -153,7 +153,8 @@ def test_runtime_knows_nothing_of_telemetry() -> None:
     naming = {
         name for file in modules("runtime") for name in identifiers(tree_of(file)) if words.search(words_of(name))
     }
-    assert naming == set()
+    transports = {"pause_reading", "resume_reading"}  # asyncio's
+    assert naming - transports == set()
 
 
 def identifiers(tree: ast.AST) -> Iterator[str]:

@@ -13,7 +13,7 @@ from broker.rabbitmq.broker import RabbitMQBroker
 from broker.topology import QUEUES, READINGS, READINGS_EXCHANGE, Queue
 from testing.servers.ports import free_port
 from testing.waiting import eventually
-from tests.broker.rabbitmq.test_connector import Node, url_of
+from tests.broker.rabbitmq.nodes import Node, url_of
 
 MISSING = Queue("tidegate.missing", READINGS_EXCHANGE, "missing")
 
