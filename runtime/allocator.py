@@ -1,4 +1,4 @@
-"""Settings of glibc's allocator for processes that need much memory for a moment, in several threads."""
+"""Memory that a process has once needed goes back to the system: settings of glibc's allocator, and garbage."""
 
 import asyncio
 import ctypes

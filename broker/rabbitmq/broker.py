@@ -12,7 +12,7 @@ from dataclasses import replace
 from aio_pika.abc import AbstractConnection
 
 from broker.rabbitmq.address import parse_hosts
-from broker.rabbitmq.connection import HEARTBEAT_S, close, driver_channel, open_connection
+from broker.rabbitmq.connection import HEARTBEAT_S, asking_channel, close, open_connection
 from broker.rabbitmq.connector import Connector
 from broker.rabbitmq.consumer import RabbitMQConsumer
 from broker.rabbitmq.errors import translating_errors
@@ -79,7 +79,7 @@ class RabbitMQBroker:
         async with self._connected() as connection:
             with translating_errors():
                 await ensure_queue(connection, self._queues, queue, NameProbe())
-                channel = await driver_channel(await connection.channel(publisher_confirms=False))
+                channel = await asking_channel(connection)
             yield RabbitMQQueueBrowser(channel, queue)
 
     @asynccontextmanager
@@ -107,7 +107,7 @@ class RabbitMQBroker:
         async with self._connected() as connection:
             with translating_errors():
                 await ensure_queue(connection, self._queues, queue, NameProbe())
-                channel = await driver_channel(await connection.channel(publisher_confirms=False))
+                channel = await asking_channel(connection)
                 return int((await channel.queue_declare(queue.name, passive=True)).consumer_count or 0)
 
     @asynccontextmanager

@@ -157,6 +157,11 @@ async def driver_channel(channel: AbstractChannel) -> DriverChannel:
     return driver
 
 
+async def asking_channel(connection: AbstractConnection) -> DriverChannel:
+    """Open a channel that publishes nothing."""
+    return await driver_channel(await connection.channel(publisher_confirms=False))
+
+
 def frame_max(channel: DriverChannel) -> int:
     """Return the largest frame, in bytes, that this channel's connection takes."""
     return channel.connection.connection_tune.frame_max or FRAME_MAX

@@ -11,7 +11,7 @@ from aiormq.abc import AbstractChannel
 
 from broker.interface import BrokerUnavailable
 from broker.rabbitmq.address import Host
-from broker.rabbitmq.connection import close, driver_channel
+from broker.rabbitmq.connection import asking_channel, close
 from broker.rabbitmq.connector import Connector
 from broker.rabbitmq.errors import translating_errors
 from broker.topology import Queue
@@ -54,5 +54,5 @@ class RabbitMQInspector:
     async def _open(self) -> AbstractChannel:
         self._connection = await self._connector.connect("tidegate inspector")
         with translating_errors():
-            self._channel = await driver_channel(await self._connection.channel(publisher_confirms=False))
+            self._channel = await asking_channel(self._connection)
         return self._channel

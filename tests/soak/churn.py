@@ -103,8 +103,8 @@ class Churn:
                         assert response.status in (200, 404), f"{call} is answered with {response.status}"
                 call = "/live"
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(LIVE_FOR_S), session.get("/live") as response:
-                        assert response.status == 200, f"/live is answered with {response.status}"
+                    async with asyncio.timeout(LIVE_FOR_S), session.get(call) as response:
+                        assert response.status == 200, f"{call} is answered with {response.status}"
                         async for _ in response.content.iter_any():
                             pass
             self.reads += 1
