@@ -12,11 +12,14 @@ from gateway.metrics import GatewayMetrics
 from gateway.settings import GatewaySettings
 from gateway.socket.frames import close_frame
 from runtime.log_throttle import LogThrottle
+from runtime.turns import Turns
 
 CLOSE_TIMEOUT_S = 2.0
 LOG_EVERY_S = 10.0
 # Unflushed output to one client beyond which it is no longer read. 1,000 bad readings are answered with 100 kB.
 BACKPRESSURE_BYTES = 64 * 1024
+# Large input that is read in one turn of the event loop, in bytes: some 1,000 readings, which take 1 to 2 ms.
+INPUT_A_TURN = 128 * 1024
 
 
 class Flushable(Protocol):
@@ -55,6 +58,7 @@ class SocketContext:
         self.metrics = metrics
         self.coalescer = WriteCoalescer()
         self.log_throttle = LogThrottle(LOG_EVERY_S)
+        self.turns = Turns(INPUT_A_TURN)
 
 
 class SocketOutput:

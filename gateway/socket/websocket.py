@@ -27,12 +27,14 @@ _WHOLE_TEXT: Final = 0x81
 _MASKED: Final = 0x80
 _TWO_BYTE_SIZE: Final = 126
 _TEXT: Final = WSMsgType.TEXT
+# Input of more waits for its turn, so that a fleet that comes back with full buffers is not in front of live readings.
+_LARGE: Final = 2048
 
 
 class WebSocket(SocketOutput):
     """Text frames in both directions, without compression, within bounds. Times are the event loop's, in seconds."""
 
-    __slots__ = ("_frames", "_on_end", "_parser", "_reading_paused", "_serving")
+    __slots__ = ("_frames", "_held", "_on_end", "_parser", "_reading_paused", "_serving")
 
     def __init__(self, context: SocketContext) -> None:
         super().__init__(context)
@@ -43,6 +45,8 @@ class WebSocket(SocketOutput):
         self._serving: asyncio.Task[None] | None = None
         # Also read by the queue.
         self._reading_paused = False
+        # Whether something that it has sent waits for its turn.
+        self._held = False
 
     async def open(self, request: web.Request, first: bytes, on_end: Callable[[], None]) -> web.StreamResponse:
         """Answer the upgrade, with a first frame, and take the connection from aiohttp.
@@ -62,7 +66,31 @@ class WebSocket(SocketOutput):
     # What the transport calls
 
     def data_received(self, data: bytes) -> None:
-        """Read what the client has sent: whole text frames here, anything else by aiohttp's parser."""
+        """Read what the client has sent, at once or in its turn."""
+        if len(data) < _LARGE:
+            self.process(data)
+        else:
+            self._context.turns.take(self, data, len(data))
+
+    # What turns call
+
+    @property
+    def has_gone(self) -> bool:
+        """True once there is nobody to answer."""
+        return self._lost or self._on_end is None
+
+    def hold(self) -> None:
+        """Read nothing more from the client until `process` is called."""
+        self._held = True
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def process(self, data: bytes) -> None:
+        """Read whole text frames here, anything else by aiohttp's parser."""
+        if self._held:
+            self._held = False
+            if not self._reading_paused:
+                self.resume_reading()
         if self._on_end is None:
             return
         if self._parser is None:
@@ -114,7 +142,7 @@ class WebSocket(SocketOutput):
     def resume_reading(self) -> None:
         """Read on."""
         self._reading_paused = False
-        if self._transport is not None and not self._transport.is_closing():
+        if not self._held and self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def on_frame(self, message: WSMessage) -> bool:

@@ -25,6 +25,7 @@ from testing.servers.process import Server, ServerError, wait_until
 BIN = Path("/usr/lib/rabbitmq/bin")  # not /usr/sbin: those wrappers change the user
 AMQP_HEADER = b"AMQP\0\0\x09\x01"
 # No busy waiting, which would slow down a machine with two CPUs.
+CONFIGURATION = Path(__file__).parents[2] / "deploy" / "rabbitmq" / "rabbitmq.conf"
 ERLANG_OPTIONS = "+sbwt none +sbwtdcpu none +sbwtdio none"
 
 
@@ -152,6 +153,7 @@ class RabbitMQServer(Server):
             f"management.tcp.ip = {address}\nmanagement.tcp.port = {self._management_port}\n"
             + (f"prometheus.tcp.ip = {address}\nprometheus.tcp.port = {self.metrics_port}\n" if self._metrics else "")
             + "disk_free_limit.absolute = 50MB\nlog.file.level = info\n"
+            + _shipped("raft.")
         )
 
     def _environment(self) -> dict[str, str]:
@@ -182,3 +184,10 @@ class RabbitMQServer(Server):
                 self.api("GET", "vhosts/%2F")
                 return True
         return False
+
+
+def _shipped(prefix: str) -> str:
+    """Return the lines of the shipped configuration that begin so."""
+    lines = [line for line in CONFIGURATION.read_text().splitlines() if line.startswith(prefix)]
+    assert lines, f"nothing in rabbitmq.conf begins with {prefix}"
+    return "".join(f"{line}\n" for line in lines)
