@@ -17,11 +17,12 @@ from bench.history_systems import VersionSystem
 from bench.load import percentile
 from bench.processes import BenchError, LineProcess
 from readings.collections import READINGS
-from readings.document import AS_MILLISECONDS, date_ms
+from readings.document import AS_MILLISECONDS, document_ts_ms, split_documents
 from readings.filters import in_time_range
 from readings.keys import series_key
 from storage.places.moving import MOVED
 from storage.places.names import BLOCKS, sealed_name
+from storage.places.raw_find import find_first
 from storage.places.state import state_of
 
 DEVICE, SENSOR_TYPE = "device-19", "sampled"
@@ -32,6 +33,8 @@ SAMPLES_A_SECOND = 50
 POLL_S = 0.01
 # Samples are stored in the order of their times, mostly.
 LOOK_BACK_MS = 1000
+# Of one look; those that come behind these are found by the next one.
+MOST_SAMPLES = 1000
 # Behind a backlog that has no lane of its own, a sample waits for all of it.
 LAST_WAIT_S = 60.0
 
@@ -92,8 +95,8 @@ class SampledStorage:
         while names:
             query = in_time_range(series_key(OWNER, DEVICE, SENSOR_TYPE), since_ms)
             name = names.pop(0)
-            for document in self._database[name].find(query, {"_id.ts": 1}):
-                ts = date_ms(document["_id"]["ts"])
+            documents = split_documents(find_first(self._database[name], query, limit=MOST_SAMPLES).documents)
+            for ts in map(document_ts_ms, documents):
                 found.setdefault(ts, time.time() * 1000 - ts)
             if self._sealing and name == READINGS:
                 state = state_of(self._database[BLOCKS].find_one({"_id": "state"}))

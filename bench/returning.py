@@ -73,13 +73,14 @@ def run_turn(servers: SharedServers, effort: Effort, *, live: bool, backlog: boo
         # What is stored is counted in one place: 20 s of it are more than a hot collection holds.
         running_version(servers, NOW, database, LIVE_DEVICES, gateway, SEALING="off") as system,
         _returning(servers, system, effort.devices) as returning,
+        SampledStorage(servers.environment, servers.client[database], system, sealing=False) as sampled,
     ):
         servers.flush_writes()
         started = time.monotonic()
         if backlog:
             command = {"run": effort.seconds, "size": EVENT_READINGS, "inFlight": 1, "behindMs": BEHIND_MS}
             returning.send(command)
-        each_ms, acknowledged_ms = _live(servers, system, database, effort.seconds) if live else ([], 0.0)
+        each_ms, acknowledged_ms = _live(system, sampled, effort.seconds) if live else ([], 0.0)
         drained = _drained(servers, returning, database, started) if backlog else 0.0
     servers.client.drop_database(database)
     return Turn(acknowledged_ms, percentile(each_ms, 0.5), percentile(each_ms, 0.99), drained)
@@ -96,11 +97,10 @@ def _returning(servers: SharedServers, system: VersionSystem, devices: int) -> I
         yield load
 
 
-def _live(servers: SharedServers, system: VersionSystem, database: str, seconds: float) -> tuple[list[float], float]:
+def _live(system: VersionSystem, sampled: SampledStorage, seconds: float) -> tuple[list[float], float]:
     """Send live readings; return the milliseconds until each sampled one was stored, and until 99 % were answered."""
     system.load.send({"run": seconds, "size": 1, "rate": LIVE_RATE, "inFlight": 1})
-    with SampledStorage(servers.environment, servers.client[database], system, sealing=False) as sampled:
-        each_ms = sampled.each_ms(seconds)
+    each_ms = sampled.each_ms(seconds)
     ran = system.load.receive()
     _require_accepted(ran)
     return each_ms, ran["p99Ms"]

@@ -42,7 +42,7 @@ PURE, BEFORE = "Tidegate, not compiled", f"Tidegate, commit {BASE}"
 VERSIONS = (PURE, BEFORE)
 OURS = (TIDEGATE, CLUSTERED, *VERSIONS)
 
-# RabbitMQ flushes its write-ahead log, shared by all systems, to the queues' segment files once it has 512 MB. This
+# RabbitMQ flushes its write-ahead log, shared by all systems, to the queues' segment files once it is full. This
 # forces the flush now and waits for it; the log itself rolls over asynchronously.
 ROLL_OVER = (
     "ra_log_wal:force_roll_over(ra_log_wal), timer:sleep(100), ra_log_segment_writer:await(ra_log_segment_writer)."
