@@ -20,10 +20,13 @@ class Connection(Protocol):
         """True once it is closed, and its input of no use."""
 
     def hold(self) -> None:
-        """Read nothing more until `process` is called."""
+        """Read nothing more."""
+
+    def read_on(self) -> None:
+        """Read again."""
 
     def process(self, data: bytes) -> None:
-        """Take input, and read on."""
+        """Take input."""
 
 
 class Turns:
@@ -62,6 +65,8 @@ class Turns:
             self._waiting_bytes -= len(data)
             if not connection.has_gone:
                 self._left -= cost
+                # Before it is processed, which may give the connection to another protocol.
+                connection.read_on()
                 connection.process(data)
         if self._left < self._limit:
             self._expect_next()

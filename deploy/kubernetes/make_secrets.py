@@ -19,8 +19,8 @@ from env import RIGHTS, definitions  # noqa: E402
 SERVICES = "tidegate"
 DATA = "tidegate-data"
 CLUSTER = f"{DATA}.svc.cluster.local"
-# The operator's headless Service: the address of each node, so that a client leaves a silent one for another. The Service
-# `rabbitmq` has a single address.
+# The operator's headless Service: the address of each node, so that a client leaves a silent one for another. The
+# Service `rabbitmq` has a single address.
 RABBITMQ = f"rabbitmq-nodes.{CLUSTER}"
 MONGODB = ",".join(f"mongodb-{number}.mongodb-svc.{CLUSTER}:27017" for number in range(3))
 

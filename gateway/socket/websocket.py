@@ -80,17 +80,19 @@ class WebSocket(SocketOutput):
         return self._lost or self._on_end is None
 
     def hold(self) -> None:
-        """Read nothing more from the client until `process` is called."""
+        """Read nothing more from the client until `read_on` is called."""
         self._held = True
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
+    def read_on(self) -> None:
+        """Read again, unless the queue is full."""
+        self._held = False
+        if not self._reading_paused:
+            self.resume_reading()
+
     def process(self, data: bytes) -> None:
         """Read whole text frames here, anything else by aiohttp's parser."""
-        if self._held:
-            self._held = False
-            if not self._reading_paused:
-                self.resume_reading()
         if self._on_end is None:
             return
         if self._parser is None:

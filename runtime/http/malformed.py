@@ -23,8 +23,8 @@ LINGER_S = 2.0
 LINGER_BYTES = 4 * 1024 * 1024
 # If the unread body is at most this long, it is read and the connection is kept.
 KEEP_BYTES = 64 * 1024
-# Connections that begin in one turn of the event loop. Each takes a gateway some 0.5 ms, in this turn and the next. With
-# 32 what is connected waits twice as long.
+# Connections that begin in one turn of the event loop. Each takes a gateway some 0.5 ms, in this turn and the next.
+# With 32 what is connected waits twice as long.
 CONNECTIONS_A_TURN = 8
 
 
@@ -61,13 +61,14 @@ class Connection(web.RequestHandler):
         if self.transport is not None:
             self.transport.pause_reading()
 
+    def read_on(self) -> None:
+        """Read again."""
+        self.waits = False
+        if self.transport is not None:
+            self.transport.resume_reading()
+
     def process(self, data: bytes) -> None:
         """Process input, or discard it after a refusal."""
-        if self.waits:
-            self.waits = False
-            if self.transport is not None:
-                # Before it is processed, which may give the transport to another protocol.
-                self.transport.resume_reading()
         if self._linger_over is None:
             super().data_received(data)
             return

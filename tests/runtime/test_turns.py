@@ -11,7 +11,6 @@ from runtime.http import malformed
 from runtime.http.listen import listen
 from runtime.turns import Turns
 
-
 LIMIT = 8
 
 
@@ -30,8 +29,12 @@ class Connection:
         assert not self.held
         self.held = True
 
-    def process(self, data: bytes) -> None:
+    def read_on(self) -> None:
+        assert self.held
         self.held = False
+
+    def process(self, data: bytes) -> None:
+        assert not self.held
         self.processed.append((self.number, data))
 
 

@@ -61,7 +61,8 @@ async def test_one_that_goes_while_its_input_waits_disturbs_nobody(fake_broker: 
             await socket.send_str(event(0, range(READINGS)))
         for socket in fleet[::2]:
             connection = socket._response.connection
-            assert connection is not None and connection.transport is not None
+            assert connection is not None
+            assert connection.transport is not None
             connection.transport.abort()
         for socket in fleet[1::2]:
             assert (await socket.receive_str(timeout=10)).startswith('430[{"status":"accepted"')
