@@ -26,6 +26,8 @@ BIN = Path("/usr/lib/rabbitmq/bin")  # not /usr/sbin: those wrappers change the 
 AMQP_HEADER = b"AMQP\0\0\x09\x01"
 # No busy waiting, which would slow down a machine with two CPUs.
 CONFIGURATION = Path(__file__).parents[2] / "deploy" / "rabbitmq" / "rabbitmq.conf"
+# The size of the log of quorum queues: 4.3.6 has a setting of its own for it, and 4.0.5 the one of all Raft systems.
+LOG_SIZE, LOG_SIZE_BEFORE_4_3 = "quorum_queue.wal_max_size_bytes", "raft.wal_max_size_bytes"
 ERLANG_OPTIONS = "+sbwt none +sbwtdcpu none +sbwtdio none"
 
 
@@ -153,7 +155,7 @@ class RabbitMQServer(Server):
             f"management.tcp.ip = {address}\nmanagement.tcp.port = {self._management_port}\n"
             + (f"prometheus.tcp.ip = {address}\nprometheus.tcp.port = {self.metrics_port}\n" if self._metrics else "")
             + "disk_free_limit.absolute = 50MB\nlog.file.level = info\n"
-            + _shipped("raft.")
+            + _log_size(self._root)
         )
 
     def _environment(self) -> dict[str, str]:
@@ -186,8 +188,14 @@ class RabbitMQServer(Server):
         return False
 
 
-def _shipped(prefix: str) -> str:
-    """Return the lines of the shipped configuration that begin so."""
-    lines = [line for line in CONFIGURATION.read_text().splitlines() if line.startswith(prefix)]
-    assert lines, f"nothing in rabbitmq.conf begins with {prefix}"
-    return "".join(f"{line}\n" for line in lines)
+def log_size_setting(root: Path | None) -> str:
+    """Return the setting for the log of quorum queues in the RabbitMQ of a root folder, or of this machine."""
+    (folder,) = ((root or Path("/")) / "usr/lib/rabbitmq/lib").glob("rabbitmq_server-*")
+    version = folder.name.partition("-")[2].split(".")
+    return LOG_SIZE if (int(version[0]), int(version[1])) >= (4, 3) else LOG_SIZE_BEFORE_4_3
+
+
+def _log_size(root: Path | None) -> str:
+    """Return the line of the shipped configuration with the size of that log."""
+    (size,) = [line.split(" = ")[1] for line in CONFIGURATION.read_text().splitlines() if line.startswith(LOG_SIZE)]
+    return f"{log_size_setting(root)} = {size}\n"

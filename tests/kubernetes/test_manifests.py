@@ -278,3 +278,10 @@ def test_compose_and_the_cluster_name_one_minor_version_of_rabbitmq() -> None:
     cluster = yaml.safe_load((KUBERNETES / "operators" / "rabbitmq.yaml").read_text())["spec"]["image"]
     assert compose == cluster
     assert re.fullmatch(r"rabbitmq:[0-9]+\.[0-9]+-management", compose), "a tag that moves to untested versions"
+
+
+def test_quorum_queues_have_the_same_log_as_with_compose() -> None:
+    cluster = yaml.safe_load((KUBERNETES / "operators" / "rabbitmq.yaml").read_text())
+    lines = cluster["spec"]["rabbitmq"]["additionalConfig"].splitlines()
+    (line,) = [one for one in lines if one.startswith("quorum_queue.wal_max_size_bytes")]
+    assert line in (ROOT / "deploy" / "rabbitmq" / "rabbitmq.conf").read_text().splitlines()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from testing.servers.rabbitmq import RabbitMQServer
+from testing.servers.rabbitmq import LOG_SIZE, RabbitMQServer, log_size_setting
 from tests.integration.services import ROOT
 
 FOLDER = ROOT / "deploy" / "rabbitmq"
@@ -37,6 +37,7 @@ class ShippedRabbitMQServer(RabbitMQServer):
         command = super()._command()
         listener = "management.tcp.ip = 127.0.0.1\nmanagement.tcp.port"
         replacements = {
+            LOG_SIZE: log_size_setting(self._root),
             "/etc/rabbitmq/definitions.json": str(self.folder / "definitions.json"),
             "listeners.tcp.default = 5672": f"listeners.tcp.1 = 127.0.0.1:{self.port}",
             "management.tcp.port = 15672": f"{listener} = {self._management_port}",
