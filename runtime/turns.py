@@ -9,7 +9,7 @@ from collections import deque
 from typing import Protocol
 
 # Input that waits altogether. What goes beyond it is processed at once: it would be kept here, and more read behind it.
-MAX_WAITING_BYTES = 16 * 1024 * 1024
+MAX_WAITING_BYTES = 64 * 1024 * 1024
 
 
 class Connection(Protocol):
