@@ -82,14 +82,12 @@ class WebSocket(SocketOutput):
     def hold(self) -> None:
         """Read nothing more from the client until `read_on` is called."""
         self._held = True
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
+        self._read_or_pause()
 
     def read_on(self) -> None:
         """Read again, unless the queue is full."""
         self._held = False
-        if not self._reading_paused:
-            self.resume_reading()
+        self._read_or_pause()
 
     def process(self, data: bytes) -> None:
         """Read whole text frames here, anything else by aiohttp's parser."""
@@ -138,14 +136,21 @@ class WebSocket(SocketOutput):
     def pause_reading(self) -> None:
         """Read nothing more from the client."""
         self._reading_paused = True
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
+        self._read_or_pause()
 
     def resume_reading(self) -> None:
         """Read on."""
         self._reading_paused = False
-        if not self._held and self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
+        self._read_or_pause()
+
+    def _read_or_pause(self) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if self._held or self._reading_paused:
+            transport.pause_reading()
+        else:
+            transport.resume_reading()
 
     def on_frame(self, message: WSMessage) -> bool:
         """Handle a frame at once, or return False to have it queued; while closing, drop all but the close frame."""
