@@ -1,10 +1,13 @@
 """Devices that send much at once: all of it is taken, in order, and a live reading does not stand behind it."""
 
+import asyncio
 import json
+import random
 from contextlib import AsyncExitStack
 from typing import Any
 
 import aiohttp
+import pytest
 
 from gateway.socket.output import INPUT_A_TURN
 from readings.document import decode_document
@@ -66,3 +69,37 @@ async def test_one_that_goes_while_its_input_waits_disturbs_nobody(fake_broker: 
             connection.transport.abort()
         for socket in fleet[1::2]:
             assert (await socket.receive_str(timeout=10)).startswith('430[{"status":"accepted"')
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_input_in_any_parts_is_answered_in_order(fake_broker: FakeBroker, seed: int) -> None:
+    dice = random.Random(seed)
+    fake_broker.outgoing.auto_confirm = True
+    async with gateway(fake_broker, max_in_flight_events=1000) as running, AsyncExitStack() as stack:
+
+        async def streams(device: str) -> None:
+            socket = await session(stack, running, device)
+            connection = socket._response.connection
+            assert connection is not None
+            assert connection.transport is not None
+            counts = [dice.choice([2, 5, 100, 700]) for _ in range(12)]
+            data = b"".join(frame(event(number, range(count))) for number, count in enumerate(counts))
+            while data:
+                part = dice.choice([1, 7, 300, 2048, 40_000, 500_000])
+                connection.transport.write(data[:part])
+                data = data[part:]
+                await asyncio.sleep(dice.choice([0, 0, 0.002]))
+            for number, count in enumerate(counts):
+                answer = await socket.receive_str(timeout=10)
+                assert answer == f'43{number}[{{"status":"accepted","accepted":{count}}}]'
+
+        await asyncio.gather(*(streams(f"device-{number}") for number in range(20)))
+
+
+def frame(text: str) -> bytes:
+    """A client's text frame; the mask is zero."""
+    payload = text.encode()
+    size = len(payload)
+    head = b"\x81\xfe" + size.to_bytes(2, "big") if size < 65536 else b"\x81\xff" + size.to_bytes(8, "big")
+    assert size >= 126
+    return head + b"\0\0\0\0" + payload
