@@ -8,6 +8,10 @@ import asyncio
 from collections import deque
 from typing import Protocol
 
+from runtime.logs import logger
+
+log = logger("runtime.turns")
+
 # Input that waits altogether. What goes beyond it is processed at once: it would be kept here, and more read behind it.
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 
@@ -27,6 +31,9 @@ class Connection(Protocol):
 
     def process(self, data: bytes) -> None:
         """Take input."""
+
+    def fail(self) -> None:
+        """End it: its input could not be processed."""
 
 
 class Turns:
@@ -60,6 +67,8 @@ class Turns:
     def _next(self) -> None:
         self._has_next = False
         self._left = self._limit
+        if self._waiting:
+            self._expect_next()
         while self._waiting and self._left > 0:
             connection, data, cost = self._waiting.popleft()
             self._waiting_bytes -= len(data)
@@ -67,6 +76,8 @@ class Turns:
                 self._left -= cost
                 # Before it is processed, which may give the connection to another protocol.
                 connection.read_on()
-                connection.process(data)
-        if self._left < self._limit:
-            self._expect_next()
+                try:
+                    connection.process(data)
+                except Exception:  # a bug; the event loop would end the connection, too, and those behind it go on
+                    log.exception("Input could not be processed.")
+                    connection.fail()

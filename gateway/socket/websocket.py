@@ -89,6 +89,10 @@ class WebSocket(SocketOutput):
         self._held = False
         self._read_or_pause()
 
+    def fail(self) -> None:
+        """End the connection."""
+        self.abort("fault")
+
     def process(self, data: bytes) -> None:
         """Read whole text frames here, anything else by aiohttp's parser."""
         if self._on_end is None:

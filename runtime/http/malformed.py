@@ -67,6 +67,11 @@ class Connection(web.RequestHandler):
         if self.transport is not None:
             self.transport.resume_reading()
 
+    def fail(self) -> None:
+        """End the connection."""
+        if self.transport is not None:
+            self.transport.abort()
+
     def process(self, data: bytes) -> None:
         """Process input, or discard it after a refusal."""
         if self._linger_over is None:

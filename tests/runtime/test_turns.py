@@ -20,6 +20,7 @@ class Connection:
         self.processed = processed
         self.held = False
         self.gone = False
+        self.failed = False
 
     @property
     def has_gone(self) -> bool:
@@ -33,8 +34,13 @@ class Connection:
         assert self.held
         self.held = False
 
+    def fail(self) -> None:
+        self.failed = True
+
     def process(self, data: bytes) -> None:
         assert not self.held
+        if data == b"fails":
+            raise ZeroDivisionError
         self.processed.append((self.number, data))
 
 
@@ -87,6 +93,18 @@ async def test_one_that_has_gone_meanwhile_takes_nobodys_turn() -> None:
         one.gone = True
     await asyncio.sleep(0)
     assert [number for number, _ in processed] == [*range(LIMIT), *range(2 * LIMIT, 3 * LIMIT)]
+
+
+async def test_one_that_fails_is_ended_and_those_behind_it_have_their_turn() -> None:
+    processed: list[tuple[int, bytes]] = []
+    waiting = Turns(1)
+    connections = [Connection(number, processed) for number in range(6)]
+    for one in connections:
+        waiting.take(one, b"fails" if one.number in (2, 3) else b"x")
+    for _ in range(8):
+        await asyncio.sleep(0)
+    assert [number for number, _ in processed] == [0, 1, 4, 5]
+    assert [one.number for one in connections if one.failed] == [2, 3]
 
 
 async def test_turns_are_counted_anew() -> None:
