@@ -5,11 +5,12 @@ import gc
 import multiprocessing
 import signal
 import tempfile
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from hashlib import sha256
+from multiprocessing.connection import Connection
 from pathlib import Path
 from random import Random
 
@@ -31,6 +32,7 @@ POLL_EVERY_S = 0.25
 # of this machine runs some seeds only.
 SEEDS_A_PROCESS = 20
 IN_MEMORY = Path("/dev/shm")
+_FORK = multiprocessing.get_context("fork")
 
 
 @dataclass(frozen=True)
@@ -95,29 +97,67 @@ def a_folder() -> Iterator[Path]:
 
 
 def run_seeds(first: int, number: int, *, plant: str | None = None, processes: int = 2) -> Iterator[Outcome]:
-    """Run seeds in some processes at once; outcomes come in the order of the seeds."""
-    groups = [
+    """Run seeds in some processes at once; outcomes come in the order of the seeds.
+
+    Raises `RuntimeError` if a process ends without its outcomes.
+    """
+    waiting = deque(
         range(at, min(at + SEEDS_A_PROCESS, first + number)) for at in range(first, first + number, SEEDS_A_PROCESS)
-    ]
+    )
     gc.collect()
     gc.freeze()
-    # Who has seen enough ends the processes in the middle of a seed: what they leave is deleted here.
-    pool_of = multiprocessing.get_context("fork").Pool
-    with a_folder() as folder, pool_of(processes, _end_at_once, maxtasksperchild=1) as pool:
-        for outcomes in pool.imap(partial(_run_group, folder, plant), groups):
-            yield from outcomes
+    running: deque[_Group] = deque()
+    with a_folder() as folder:
+        try:
+            while waiting or running:
+                while waiting and len(running) < processes:
+                    running.append(_Group(waiting.popleft(), folder, plant))
+                yield from running[0].outcomes()
+                running.popleft()
+        finally:
+            # Who has seen enough ends them in the middle of a seed: what they leave is deleted here.
+            for group in running:
+                group.kill()
 
 
-def _end_at_once() -> None:
-    """Let SIGTERM, by which the pool ends this process, run no cleanup of what was killed in its seed.
+class _Group:
+    """A process that runs some seeds.
 
-    Ctrl-C is for the process that has the pool.
+    Not one of `multiprocessing.Pool`: it ends its processes by SIGTERM, which one that has just been forked may miss,
+    and then waits for it for ever.
     """
+
+    def __init__(self, seeds: range, folder: Path, plant: str | None) -> None:
+        self._seeds = seeds
+        self._received, sent = _FORK.Pipe(duplex=False)
+        self._process = _FORK.Process(target=_run_group, args=(sent, folder, plant, seeds))
+        self._process.start()
+        sent.close()
+
+    def outcomes(self) -> list[Outcome]:
+        """Wait for the outcomes of all its seeds."""
+        try:
+            outcomes: list[Outcome] = self._received.recv()
+        except EOFError:
+            self._process.join()
+            seeds = f"{self._seeds.start} to {self._seeds.stop - 1}"
+            why = f"exit code {self._process.exitcode}"
+            raise RuntimeError(f"the process of seeds {seeds} has ended without their outcomes ({why})") from None
+        self.kill()
+        return outcomes
+
+    def kill(self) -> None:
+        """End it at once: nothing that was killed in its seeds is cleaned up."""
+        self._process.kill()
+        self._process.join()
+        self._received.close()
+
+
+def _run_group(to: Connection, folder: Path, plant: str | None, seeds: range) -> None:
+    # SIGTERM runs no cleanup of what was killed in a seed; Ctrl-C is for the process that started this one.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _run_group(folder: Path, plant: str | None, seeds: range) -> list[Outcome]:
     gc.disable()
     with tempfile.TemporaryDirectory(dir=folder) as own:
-        return [run_seed(seed, Path(own) / "run", plant=plant) for seed in seeds]
+        outcomes = [run_seed(seed, Path(own) / "run", plant=plant) for seed in seeds]
+    to.send(outcomes)
