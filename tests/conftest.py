@@ -6,6 +6,7 @@ machine's RabbitMQ and on the newest use `each_rabbitmq_server`. If the newest i
 Debian's packages), the end of the run says so, and in CI those tests fail.
 """
 
+import logging
 import os
 import re
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from testing.servers.debian import NotAvailableError, newest_rabbitmq_root, versions_line
 from testing.servers.mariadb import MariaDBServer
@@ -33,6 +35,16 @@ pytest_plugins = (
 
 VERSIONS = pytest.StashKey[list[str]]()
 WHY_NOT_NEWEST = pytest.StashKey[str]()
+
+
+@pytest.fixture(autouse=True)
+def logging_is_put_back() -> Iterator[None]:
+    """A command that configured the logs would go on to log to a stream that pytest closes after its test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers, root.level = handlers, level
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
