@@ -76,10 +76,10 @@ def _chunk(key: Key, columns: Columns) -> Chunk:
 class Compaction:
     """Seals and compacts in this process, as fast as it can."""
 
-    def __init__(self, database: Any) -> None:
+    def __init__(self, database: Any, *, clustered: bool = False) -> None:
         self._compactor = Compactor(database, CompactorMetrics(CollectorRegistry()), cores=UNLIMITED_CORES)
         metrics = SealingMetrics(CollectorRegistry())
-        self._sealer = Sealer(database, clustered=False, seal_readings=0, seal_seconds=0, metrics=metrics)
+        self._sealer = Sealer(database, clustered=clustered, seal_readings=0, seal_seconds=0, metrics=metrics)
 
     async def seal(self) -> int | None:
         """Seal `readings`, or create it if it is missing; return the seal number."""

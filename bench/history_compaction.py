@@ -35,11 +35,51 @@ class CompactionEffort:
     each: int
 
 
+@dataclass(frozen=True)
+class _Compacted:
+    """What compacting one sealed collection took: µs of processor time and readings a second; the memory in bytes."""
+
+    total_us: float
+    per_second: float
+    memory: int
+
+
 def measure_compaction(
     setup: HistorySetup, servers: SharedServers, effort: CompactionEffort, idle: dict[str, float], pipelines: Pipelines
 ) -> list[Comparison]:
-    """Compact one sealed collection, and compare with what W100 took in the same run."""
-    readings = asyncio.run(_seal_one(setup, effort))
+    """Compact one sealed collection, and a clustered one, and compare with what W100 took in the same run."""
+    ordinary, clustered = (_compact(setup, servers, effort, idle, clustered=form) for form in (False, True))
+    w100 = pipelines.before.get("W100")
+    w100_us = None if w100 is None else w100.total_us
+    compared: list[Comparison] = []
+    for form, compacted in (("", ordinary), (", clustered", clustered)):
+        compared += [
+            Comparison(
+                f"compaction, all processes{form}",
+                "µs a reading",
+                compacted.total_us,
+                w100_us,
+                MAX_COMPACTION_RATIO,
+                against="that commit's W100",
+            ),
+            Comparison(
+                f"compaction with COMPACT_CORES at its default{form}",
+                "readings/s",
+                compacted.per_second,
+                pipelines.now["W100"].per_second,
+                at_least=MIN_COMPACTION_RATE,
+                against="what W100 stores on the whole machine",
+            ),
+        ]
+    memory = max(ordinary.memory, clustered.memory) / MIB
+    name = "compaction, memory of the compactor at most"
+    return [*compared, Comparison(name, "MiB", memory, at_most=MAX_COMPACTION_MIB, is_absolute=True)]
+
+
+def _compact(
+    setup: HistorySetup, servers: SharedServers, effort: CompactionEffort, idle: dict[str, float], *, clustered: bool
+) -> _Compacted:
+    readings = asyncio.run(_seal_one(setup, effort, clustered=clustered))
     servers.checkpoint()
     settings = setup.settings(NOW, DATABASE)
     log = setup.environment.folder / "compactor.log"
@@ -54,52 +94,26 @@ def measure_compaction(
     passed = time.perf_counter() - started
     mongod_s = servers.cpu_s()["mongod"] - before - idle.get("mongod", 0.0) * passed
     servers.client.drop_database(DATABASE)
-    total_us, rate = (own_s + mongod_s) / readings * 1e6, readings / seconds
     progress(
         f"  {readings:,} readings in {seconds:.1f} s: {own_s / readings * 1e6:.2f} µs of the compactor and "
         f"{mongod_s / readings * 1e6:.2f} of mongod each, {(own_s + mongod_s) / seconds:.2f} cores"
     )
-    w100 = pipelines.before.get("W100")
-    return [
-        Comparison(
-            "compaction, all processes",
-            "µs a reading",
-            total_us,
-            None if w100 is None else w100.total_us,
-            MAX_COMPACTION_RATIO,
-            against="that commit's W100",
-        ),
-        Comparison(
-            "compaction, memory of the compactor at most",
-            "MiB",
-            memory / MIB,
-            at_most=MAX_COMPACTION_MIB,
-            is_absolute=True,
-        ),
-        Comparison(
-            "compaction with COMPACT_CORES at its default",
-            "readings/s",
-            rate,
-            pipelines.now["W100"].per_second,
-            at_least=MIN_COMPACTION_RATE,
-            against="what W100 stores on the whole machine",
-        ),
-    ]
+    return _Compacted((own_s + mongod_s) / readings * 1e6, readings / seconds, memory)
 
 
-async def _seal_one(setup: HistorySetup, effort: CompactionEffort) -> int:
+async def _seal_one(setup: HistorySetup, effort: CompactionEffort, *, clustered: bool) -> int:
     """Store readings and seal them; return how many there are."""
     stored, parts = 0, sensors(effort.series, step_ms=1000)
     each = max(1, INSERTED_AT_ONCE // effort.series)
     async with opened(setup.mongodb.url, DATABASE) as database:
-        compaction = Compaction(database)
+        compaction = Compaction(database, clustered=clustered)
         await compaction.seal()  # creates the collection
         with setup.client() as client:
             for start in range(0, effort.each, each):
                 columns = [sensor.next(min(each, effort.each - start)) for sensor in parts]
                 stored += await asyncio.to_thread(insert, client[DATABASE][READINGS], interleaved(columns))
         await compaction.seal()
-    progress(f"  {stored:,} readings are sealed")
+    progress(f"  {stored:,} readings are sealed{', clustered' if clustered else ''}")
     return stored
 
 
