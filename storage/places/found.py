@@ -70,6 +70,11 @@ class Found:
             last = count - self._limit if self.rest.descending else self._limit - 1
             self.rest = self.rest.until(position_at(columns, last))
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the limit is reached: what other places have in `rest` comes between the readings that were found."""
+        return self._is_cut
+
     def count(self) -> int:
         """Return how many readings were found, repeats included."""
         return sum(raw.total for raw, _ in self._raw) + sum(map(len, self._parts))

@@ -19,7 +19,8 @@ from storage.places.sealed_bounds import SealedBounds
 from storage.places.state import State, state_in
 from storage.places.window import Window
 
-# Sealed collections asked for readings before one command asks whether any of the others has some.
+# Sealed collections asked for readings before one command asks whether any of the others has some. Fewer once as many
+# readings were found as were wanted: the newest ones are in `readings`, the earliest in what was sealed first.
 FEW_SEALED = 2
 # How long a state is used: limits of retention may change, and collections may be dropped, at any time.
 STATE_S = 1.0
@@ -56,12 +57,12 @@ class LooseReadings:
         found.add_documents(hot, UNSEALED)
         # What is sealed last is mostly the newest.
         numbers = state.waiting[::-1] if window.descending else state.waiting
-        asked, empty = 0, set[int]()
+        asked, empty = 0, None
         for at, number in enumerate(numbers):
-            if asked == FEW_SEALED:
+            is_found = found.is_full and (asked > 0 or window.descending)
+            if empty is None and (is_found or asked >= FEW_SEALED):
                 empty = self._empty(numbers[at:], found.rest, state, session)
-                asked += 1
-            if number not in empty and self._bounds.may_have(number, found.rest):
+            if not (empty and number in empty) and self._bounds.may_have(number, found.rest):
                 self._add_sealed(found, number, limit, state, session)
                 asked += 1
         return Loose(found, hot, state)
