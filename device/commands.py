@@ -1,13 +1,14 @@
 """Commands of the device's owner: each is run once, and answered as often as it comes."""
 
 import asyncio
-import inspect
 import json
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from device.handlers import outcome
 
 # Ids whose answers are kept for a repeat: the server sends a command again if its answer was lost.
 KEPT = 1000
@@ -62,9 +63,7 @@ class Commands:
         if self.handler is None:
             return _failed("this device takes no commands")
         try:
-            result = self.handler(command)
-            if inspect.isawaitable(result):
-                result = await result
+            result = await outcome(self.handler, command)
             size = len(encode_result(result).encode())
         except Exception as error:  # noqa: BLE001 - whatever the program's handler raises is its answer
             _log.warning("The handler of a command failed", exc_info=error)

@@ -58,7 +58,7 @@ class Device:
         transport: Callable[[str], Transport] = Server,
     ) -> None:
         self._url = origin_of(url)
-        check_options(token, drop, max_pending, keep_stored)
+        check_options(token, buffer, receipts, keep_stored, max_pending, drop)
         self._token = token
         self._make_transport = transport
         self._path = buffer

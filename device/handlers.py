@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,26 @@ MOST_AWAITED = 1000
 CLOSE_WITHIN_S = 1.0
 
 _log = logging.getLogger("device")
+
+
+async def outcome(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function of the program, plain or async, and return its result; raises what it raises, as an Exception."""
+    try:
+        result = function(*arguments)
+    except asyncio.CancelledError as error:
+        raise RuntimeError("it was cancelled") from error
+    return await awaited(result) if inspect.isawaitable(result) else result
+
+
+async def awaited(result: Awaitable[Any]) -> Any:
+    """Await it; a CancelledError of its own, as of a task that it awaits, must not pass for a cancellation of ours."""
+    try:
+        return await result
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise RuntimeError("it was cancelled") from error
 
 
 class Handlers:
@@ -29,13 +49,13 @@ class Handlers:
         """
         try:
             result = handler(*arguments)
-        except Exception:  # noqa: BLE001 - the program's function must not stop the sending
+        except (Exception, asyncio.CancelledError):  # noqa: BLE001 - it must not stop the sending
             _log.exception("A handler failed")
             result = None
         if not inspect.isawaitable(result):
             then()
             return
-        task = asyncio.ensure_future(result)
+        task = asyncio.ensure_future(awaited(result))
         if len(self._running) >= MOST_AWAITED:
             then()
             then = _nothing

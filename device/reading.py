@@ -9,9 +9,13 @@ from typing import Any, NamedTuple
 
 # No valid reading is as large, whatever its characters: 16 tags of 64 and 256, and four other texts.
 MAX_READING_BYTES = 100_000
+# Objects and arrays within each other; valid ones have two. What is encoded must be decoded again, to be reported,
+# wherever that is called from: the interpreter's own limit depends on the calls that are under way.
+MAX_NESTING = 100
 # From 2**52 on they are the gateway's own.
 LARGEST_SEQ = (1 << 52) - 1
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+_OUTSIDE_TEXTS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
 _LEAP_SECOND = re.compile(r"(T\d\d:\d\d:)60(?:\.\d+)?")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -42,10 +46,23 @@ def numbered(reading: Mapping[str, Any], row_id: int, next_of: Callable[[str], i
         whole["seq"] = next_of(name)
     seq = whole["seq"] if type(whole["seq"]) is int and 0 <= whole["seq"] <= LARGEST_SEQ else None
     ts = milliseconds(whole["ts"])
-    body = _encode(whole)  # in ASCII, so that its length is its size
+    try:
+        body = _encode(whole)  # in ASCII, so that its length is its size
+    except RecursionError as error:
+        raise ValueError("a reading that is nested too deeply") from error
     if len(body) > MAX_READING_BYTES:
         raise ValueError(f"a reading of {len(body)} bytes; the largest valid one is smaller than {MAX_READING_BYTES}")
+    if body.count("[") + body.count("{") > MAX_NESTING and _nesting(body) > MAX_NESTING:
+        raise ValueError("a reading that is nested too deeply")
     return Row(row_id, name, ts if ts is not None and abs(ts) < 1 << 62 else None, seq, body)
+
+
+def _nesting(body: str) -> int:
+    deepest = depth = 0
+    for mark in _OUTSIDE_TEXTS.findall(body):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(mark, 0)
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def milliseconds(ts: object) -> int | None:

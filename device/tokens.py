@@ -17,6 +17,7 @@ from typing import Any
 
 from device.buffer import Buffer
 from device.errors import BufferFailed, NotNow
+from device.handlers import awaited
 
 Token = str | Callable[[], Awaitable[str]]
 # Takes a device's id and token, and returns a new token or raises NotNow.
@@ -123,7 +124,7 @@ class Tokens:
 
 async def _token_of(source: Callable[[], Awaitable[str]]) -> str:
     async with asyncio.timeout(ANSWERS_WITHIN_S):
-        token = await source()
+        token = await awaited(source())
     if not isinstance(token, str):
         raise TypeError(f"it returned {type(token).__name__}, not a text")
     if not token:

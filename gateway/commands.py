@@ -29,6 +29,7 @@ from gateway.metrics import GatewayMetrics
 from gateway.presence import PresenceBroadcaster
 from gateway.socket.device_socket import DeviceSocket
 from runtime.background import background
+from runtime.http.json_text import repeated_name
 from runtime.logs import logger
 
 log = logger("gateway.commands")
@@ -159,17 +160,24 @@ def outcome_of(arguments: bytes) -> tuple[Outcome, bytes, str]:
         if items in ([], [b"null"]):
             return "unanswered", b"", ""
         (item,) = items
-        ack = _ack.decode(item)
-        result = bytes(ack.result)
-        if result:
-            _any.decode(result)  # numbers and surrogates, which are not checked in what is skipped
+        ack = _decoded(item)
     except (ValueError, msgspec.MsgspecError, RecursionError):
         return "failed", b"", NOT_A_STATUS
     if ack.status == "failed":
         return "failed", b"", _one_line(ack.detail or "")
+    result = bytes(ack.result)
     if len(result) > MAX_RESULT_BYTES:
         return "failed", b"", TOO_LARGE
     return "done", result, ""
+
+
+def _decoded(item: bytes) -> _Ack:
+    ack = _ack.decode(item)
+    if result := bytes(ack.result):
+        _any.decode(result)  # numbers and surrogates, which are not checked in what is skipped
+    if (name := repeated_name(item)) is not None:
+        raise ValueError(f"the name {name!r} twice: two parsers may read it differently")
+    return ack
 
 
 def _one_line(text: str) -> str:

@@ -173,7 +173,8 @@ def file_argument(text: str) -> Path:
     """Return the path of a file that exists, as an argument's type."""
     path = Path(text)
     if not path.is_file():
-        raise argparse.ArgumentTypeError(f"file {text!r} does not exist")
+        why = f"{text!r} is not a regular file" if path.exists() else f"file {text!r} does not exist"
+        raise argparse.ArgumentTypeError(why)
     return path
 
 

@@ -14,20 +14,27 @@ from tools.settings_table import README
 
 LANGUAGES = ("python", "javascript")
 
-_EXAMPLE = re.compile(r"^```(python|javascript)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-_LIBRARY = "from device import"
+_EXAMPLE = re.compile(r"^```(python|javascript|js)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_LIBRARY = re.compile(r"from device import|require\(\"./device/js\"\)")
+_COMMAND = re.compile(r"`[^`]*TOKEN=\$DEVICE_TOKEN (python|node) (\S+?)`")
 _ACCEPTED = re.compile(r"accepted'?: (\d+)")
 
 
 def examples() -> dict[str, str]:
     """Return the source of each device with a plain client by language, in README's order."""
-    return {language: text for language, text in _EXAMPLE.findall(README.read_text()) if _LIBRARY not in text}
+    return {language: text for language, text in _EXAMPLE.findall(README.read_text()) if not _LIBRARY.search(text)}
 
 
-def library_example() -> str:
-    """Return the source of the device with the Python library."""
-    (found,) = (text for _, text in _EXAMPLE.findall(README.read_text()) if _LIBRARY in text)
-    return str(found)
+def library_example(language: str) -> str:
+    """Return the source of the device with the library in this language, python or js."""
+    found = (text for name, text in _EXAMPLE.findall(README.read_text()) if name == language and _LIBRARY.search(text))
+    (text,) = found
+    return str(text)
+
+
+def file_names(program: str) -> set[str]:
+    """Return the names that README's commands give the examples that this program, python or node, runs."""
+    return {name for runs, name in _COMMAND.findall(README.read_text()) if runs == program}
 
 
 class ReadmeDevice:

@@ -1,4 +1,4 @@
-"""README's device with the Python library: one that is started before its gateway, and without Tidegate's packages."""
+"""README's devices with the libraries, saved and run as it says: they are started before their gateway."""
 
 import asyncio
 import os
@@ -11,35 +11,54 @@ from pathlib import Path
 import pytest
 
 from readings.document import decode_document
+from testing.node import node_with
 from testing.servers.ports import free_port
-from tests.clients.readme_devices import library_example
+from tests.clients.readme_devices import file_names, library_example
 from tests.gateway.fakes import FakeBroker
 from tests.gateway.harness import ISSUING, gateway
 from tests.integration.services import ROOT
 
 
-async def test_it_sends_its_reading_as_soon_as_the_gateway_is_there(tmp_path: Path, fake_broker: FakeBroker) -> None:
+def saved(language: str, folder: Path) -> list[str]:
+    """Save the example as README's command names it; return the command. In Python the library is not beside it."""
+    program = sys.executable if language == "python" else node_with(ROOT / "device" / "js", "socket.io-client")
+    (name,) = file_names("python" if language == "python" else "node")
+    place = folder / "installed" if language == "python" else folder
+    place.mkdir(exist_ok=True)
+    (place / "device").symlink_to(ROOT / "device")
+    (folder / name).write_text(library_example(language))
+    return [program, name]
+
+
+@pytest.mark.parametrize(
+    ("language", "value", "buffer"), [("python", 21.5, "readings.db"), ("js", 20.5, "readings.log")]
+)
+async def test_it_sends_its_reading_as_soon_as_the_gateway_is_there(
+    language: str, value: float, buffer: str, tmp_path: Path, fake_broker: FakeBroker
+) -> None:
     fake_broker.outgoing.auto_confirm = True
     port = free_port()
-    (tmp_path / "device").symlink_to(ROOT / "device")
     environment = os.environ | {"URL": f"http://127.0.0.1:{port}", "TOKEN": ISSUING.device()}
+    environment["PYTHONPATH"] = str(tmp_path / "installed")
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", library_example()), cwd=tmp_path, env=environment, stderr=PIPE
+        *saved(language, tmp_path), cwd=tmp_path, env=environment, stderr=PIPE
     )
     ending = asyncio.create_task(process.communicate())
     await asyncio.sleep(3)
-    assert not ending.done()
+    assert not ending.done(), await ending
     async with gateway(fake_broker, at_port=port):
         _, errors = await asyncio.wait_for(ending, 30)
     assert process.returncode == 0, errors.decode()
     (document,) = (decode_document(body) for one in fake_broker.outgoing.messages for body in one.documents())
-    assert document["value"] == 21.5
+    assert document["value"] == value
     assert document["_id"]["sensorType"] == "temperature"
-    assert (tmp_path / "readings.db").exists()
+    assert (tmp_path / buffer).exists()
 
 
 def test_it_has_few_lines() -> None:
-    lines = [line for line in library_example().splitlines() if line and not line.startswith(("import", "from"))]
+    lines = [
+        line for line in library_example("python").splitlines() if line and not line.startswith(("import", "from"))
+    ]
     assert len(lines) == 5
 
 

@@ -409,6 +409,14 @@ async def test_a_command_is_run_once_and_answered_as_often_as_it_comes() -> None
         ({"token": 5}, "token"),
         ({"drop": "all"}, "drop"),
         ({"max_pending": 0}, "max_pending"),
+        ({"max_pending": "many"}, "max_pending"),
+        ({"max_pending": True}, "max_pending"),
+        ({"keep_stored": "600"}, "keep_stored"),
+        ({"keep_stored": -1}, "keep_stored"),
+        ({"keep_stored": float("nan")}, "keep_stored"),
+        ({"receipts": "yes"}, "receipts"),
+        ({"buffer": ""}, "buffer"),
+        ({"buffer": 5}, "buffer"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], named: str) -> None:
