@@ -20,7 +20,7 @@ _SEVERAL_COLUMNS = {
 _COLUMNS = {
     "sensor-type": "sensor types (default: a column's name is its sensor type)",
     "seq": "sequence numbers (default: none, they count up within a millisecond)",
-    "device": "ids of the devices to send the rows as, instead of simulated ones (default: none)",
+    "device": "ids of the devices to send the rows as (default: none)",
 }
 # What the cells of an optional field hold; of one that is not here, the field's name says it.
 _ATTRIBUTES = {
@@ -67,7 +67,12 @@ def add_file_options(group: Any) -> None:
         add(f"--{name}-column", metavar="NAME", help=f"column of the {what}")
     for name in ATTRIBUTES:
         add(f"--{name}-column", metavar="NAME", help=f"column of the {_ATTRIBUTES.get(name, name)} (default: none)")
-    add("--sensor-type", type=id_argument, metavar="TYPE", help="sensor type of all rows (default: the device's own)")
+    add(
+        "--sensor-type",
+        type=id_argument,
+        metavar="TYPE",
+        help="sensor type of all rows (default: as the file says, or in a replay the device's own)",
+    )
     add(
         "--unit",
         action="append",
