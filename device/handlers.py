@@ -18,11 +18,15 @@ _log = logging.getLogger("device")
 
 async def outcome(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function of the program, plain or async, and return its result; raises what it raises, as an Exception."""
+    result = _called(function, *arguments)
+    return await awaited(result) if inspect.isawaitable(result) else result
+
+
+def _called(function: Callable[..., Any], *arguments: Any) -> Any:
     try:
-        result = function(*arguments)
+        return function(*arguments)
     except asyncio.CancelledError as error:
         raise RuntimeError("it was cancelled") from error
-    return await awaited(result) if inspect.isawaitable(result) else result
 
 
 async def awaited(result: Awaitable[Any]) -> Any:
@@ -48,8 +52,8 @@ class Handlers:
         While MOST_AWAITED others run, `then` follows at once.
         """
         try:
-            result = handler(*arguments)
-        except (Exception, asyncio.CancelledError):  # noqa: BLE001 - it must not stop the sending
+            result = _called(handler, *arguments)
+        except Exception:  # noqa: BLE001 - the program's function must not stop the sending
             _log.exception("A handler failed")
             result = None
         if not inspect.isawaitable(result):

@@ -175,8 +175,8 @@ def _decoded(item: bytes) -> _Ack:
     ack = _ack.decode(item)
     if result := bytes(ack.result):
         _any.decode(result)  # numbers and surrogates, which are not checked in what is skipped
-    if (name := repeated_name(item)) is not None:
-        raise ValueError(f"the name {name!r} twice: two parsers may read it differently")
+    if repeated_name(item) is not None:
+        raise ValueError("a name twice: two parsers may read it differently")
     return ack
 
 

@@ -72,7 +72,7 @@ class Found:
 
     @property
     def is_full(self) -> bool:
-        """Whether the limit is reached: what other places have in `rest` comes between the readings that were found."""
+        """Whether `rest` ends at a reading that was found: what other places have in it comes between these."""
         return self._is_cut
 
     def count(self) -> int:

@@ -62,7 +62,7 @@ class LooseReadings:
             is_found = found.is_full and (asked > 0 or window.descending)
             if empty is None and (is_found or asked >= FEW_SEALED):
                 empty = self._empty(numbers[at:], found.rest, state, session)
-            if not (empty and number in empty) and self._bounds.may_have(number, found.rest):
+            if number not in (empty or ()) and self._bounds.may_have(number, found.rest):
                 self._add_sealed(found, number, limit, state, session)
                 asked += 1
         return Loose(found, hot, state)

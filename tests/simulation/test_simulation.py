@@ -63,6 +63,19 @@ def test_a_single_seed_prints_its_history_also_if_it_is_the_default_one() -> Non
     assert "digest of this history: " in simulate("--seeds", "1").stdout
 
 
+def test_a_process_that_dies_ends_the_run_and_is_named(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; from pathlib import Path; from tests.simulation import __main__, seeds;"
+        f" seeds.IN_MEMORY = Path({str(tmp_path)!r}); seeds.run_seed = lambda *_, **__: os._exit(3);"
+        " sys.exit(__main__.main())"
+    )
+    command = [sys.executable, "-c", program, "--seeds", "30", "--processes", "2"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert run.returncode == 1
+    assert "the process of seeds 1 to 20 has ended without their outcomes (exit code 3)" in run.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_a_signal_ends_leaves_no_process_and_no_folder(tmp_path: Path, number: signal.Signals) -> None:
     """Ctrl-C reaches its workers, too."""
